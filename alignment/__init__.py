@@ -1,0 +1,42 @@
+"""Align a causal language model with preferences: `DPOTrainer(model, config, train=…, eval=…).train()`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from alignment.config import (
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    PeftConfig,
+    ReferenceConfig,
+    RunConfig,
+    TrainingConfig,
+)
+from alignment.errors import UserError
+
+if TYPE_CHECKING:
+    from alignment.trainers.dpo import DPOTrainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DPOTrainer",
+    "DataConfig",
+    "EvaluationConfig",
+    "ModelConfig",
+    "PeftConfig",
+    "ReferenceConfig",
+    "RunConfig",
+    "TrainingConfig",
+    "UserError",
+]
+
+_LAZY = {"DPOTrainer": "alignment.trainers.dpo"}  # what imports torch waits until it is asked for
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'alignment' has no attribute '{name}'")

@@ -1,0 +1,123 @@
+"""The schema of a run: what `recipe=…` composes, and what a trainer takes. One dataclass a group.
+
+Hydra checks every key and type against these classes, so a misspelt key is an error and not a silent default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional
+
+
+@dataclass
+class ModelConfig:
+    """Which model is trained."""
+
+    name: str = "custom"  # shown in summaries
+    path: Optional[str] = None  # a built-in's name, a folder, a hub id or a GGUF file
+    revision: Optional[str] = None  # of a hub id
+    dtype: str = "float32"  # of the weights in memory: float32 | bfloat16 | float16
+    attention: str = "sdpa"
+    chat_template: Optional[str] = None  # a Jinja file that replaces the tokenizer's own template
+    trust_remote_code: bool = False
+
+
+@dataclass
+class DataConfig:
+    """Which preferences it is trained on, and how they become token ids.
+
+    A path is a file, folder, glob, hub id or built-in set (`everyday`), or a mapping {path: weight} that mixes several.
+    """
+
+    path: Any = None
+    eval_path: Any = None  # held-out pairs; null: `eval_fraction` of the training prompts is held out
+    format: str = "auto"  # decided per row, or the name of one format
+    split: str = "train"  # of a folder, hub id or built-in set
+    eval_split: str = "test"
+    eval_fraction: float = 0.1
+    limit: Optional[int] = None  # at most so many training examples (taken after a seeded shuffle)
+    eval_limit: Optional[int] = 256
+    template: str = "chat"  # chat: the tokenizer's template; raw: the text as it stands
+    max_prompt_length: int = 512  # tokens; a longer prompt is a bad row
+    max_completion_length: int = 512  # tokens; a longer completion is cut, counted and shown
+    on_bad_row: str = "skip"  # skip: counted and listed; stop: the first one ends the run
+
+
+@dataclass
+class PeftConfig:
+    """Which weights are trained: `lora` adapters, or `none` for all weights."""
+
+    method: str = "lora"
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: Any = "all-linear"
+
+
+@dataclass
+class ReferenceConfig:
+    """The policy that the KL term holds on to."""
+
+    kind: str = "auto"  # auto | adapter_off | frozen_copy
+    path: Optional[str] = None  # another model as reference (frozen_copy)
+    when: str = "step"  # step: scored beside the policy; precompute: scored once, before the first step
+
+
+@dataclass
+class TrainingConfig:
+    """Optimisation. One step is `batch_size` examples over all processes, whatever the token budget."""
+
+    learning_rate: float = 5e-6
+    batch_size: int = 16
+    epochs: float = 1.0
+    max_steps: Optional[int] = None  # overrides epochs
+    token_budget: int = 4096  # tokens of one micro-batch; changes memory and speed, never the update
+    layout: str = "shared"  # shared: one prompt for all its completions; padded: the plain reference layout
+    bf16: bool = True  # bfloat16 autocast
+    optimizer: str = "adamw_torch"
+    weight_decay: float = 0.0
+    scheduler: str = "linear"
+    warmup_ratio: float = 0.1
+    max_grad_norm: float = 1.0
+    gradient_checkpointing: bool = False
+    logging_steps: int = 1
+    eval_steps: Optional[int] = None  # held-out accuracy every so many steps
+    save_steps: Optional[int] = None  # checkpoint every so many steps; null: only on SIGTERM
+    save_total_limit: int = 2
+    keep_best: bool = False  # end with the checkpoint of the best held-out metric
+    best_metric: str = "accuracy"
+    early_stopping: Optional[int] = None  # stop after so many evaluations without a better one
+    report_to: List[str] = field(default_factory=list)  # wandb | tensorboard | trackio
+
+
+@dataclass
+class EvaluationConfig:
+    """The end-of-run table: the model answers held-out prompts before and after."""
+
+    prompts: int = 64  # 0 turns sampling off
+    score: Optional[str] = None  # a programmatic ground-truth score, by name; null: no score column
+    max_new_tokens: int = 64
+    temperature: float = 0.7
+    top_p: float = 1.0
+    batch_size: int = 32
+    shown: int = 6  # answers side by side
+
+
+@dataclass
+class RunConfig:
+    """Everything one run needs."""
+
+    recipe: str = "custom"
+    description: str = ""
+    method: str = "dpo"
+    seed: int = 0
+    output_dir: Optional[str] = None  # null: outputs/<recipe>/<time>
+    resume: Optional[str] = None  # a run folder, or a checkpoint in one
+    traceback: bool = False  # show the Python traceback of a user error
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    peft: PeftConfig = field(default_factory=PeftConfig)
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
+    loss: Dict[str, Any] = field(default_factory=lambda: {"name": "sigmoid"})
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -1,0 +1,193 @@
+"""The end-of-run table: what the model answered to held-out prompts before training and after, and how far it moved.
+
+Every number is a mean over held-out prompts that both models answered, so differences are paired.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import resource
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignment.batching.groups import Group, Unit
+from alignment.batching.packing import Batch
+from alignment.batching.units import prompt_ids
+from alignment.data.example import Message
+from alignment.evaluation.statistics import mean_and_se, paired_difference
+from alignment.feedback.rules import build_reward
+from alignment.losses.pairwise import LossOutput
+from alignment.models.logps import causal_lm, sum_by_completion, token_logps
+from alignment.models.reference import eval_mode, reference_sums
+from alignment.rollouts.sample import Answer, sample
+from alignment.trainers.termination import TERMINATION
+
+
+@dataclass
+class Answers:
+    """What one policy answered: B prompts, one answer each, and the answers' log-probs under the reference."""
+
+    answers: list[Answer]
+    reference_logps: list[float]  # (B,) summed, nats, temperature 1
+
+    def save(self, file: Path) -> None:
+        file.write_text(json.dumps({"answers": [asdict(a) for a in self.answers], "logps": self.reference_logps}))
+
+    @classmethod
+    def load(cls, file: Path) -> Answers:
+        stored = json.loads(file.read_text())
+        answers = [Answer(tuple(a["ids"]), a["text"], a["finished"]) for a in stored["answers"]]
+        return cls(answers, stored["logps"])
+
+    @property
+    def tokens(self) -> list[int]:
+        return [len(answer.ids) for answer in self.answers]
+
+    @property
+    def fluency(self) -> float:
+        """Mean log-prob per token under the reference model, in nats."""
+        return sum(self.reference_logps) / sum(self.tokens)
+
+
+class EndOfRun:
+    """Asks the policy the same held-out prompts before and after.
+
+    Args:
+        trainer: an AlignmentTrainer with a `reference`.
+        prompts: held-out prompts, without repeats; the first `config.evaluation.prompts` are asked.
+    """
+
+    def __init__(self, trainer: Any, prompts: Sequence[list[Message]]) -> None:
+        self.trainer, self.settings = trainer, trainer.config.evaluation
+        self.prompts = list(prompts)[: self.settings.prompts]
+        self.ids = prompt_ids(self.prompts, trainer.processing_class, trainer.config.data)
+        self.reward = build_reward(self.settings.score) if self.settings.score else None
+
+    def ask(self) -> Answers:
+        """Sample one answer to every prompt from the policy as it is now; all ranks take a share."""
+        trainer, settings = self.trainer, self.settings
+        rank, ranks = trainer.accelerator.process_index, trainer.accelerator.num_processes
+        mine = list(range(len(self.ids)))[rank::ranks]
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        half = causal_lm(policy).dtype != torch.float32  # then autocast would only cast to and fro
+        with nullcontext() if half else trainer.accelerator.autocast():
+            found = sample(
+                policy,
+                trainer.processing_class,
+                [self.ids[i] for i in mine],
+                max_new_tokens=settings.max_new_tokens,
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                batch_size=settings.batch_size,
+                seed=trainer.config.seed,
+            )
+        TERMINATION.raise_if_agreed(trainer.accelerator)
+        answers = [answer for _, answer in sorted(self._gather(list(zip(mine, found))), key=lambda item: item[0])]
+
+        def reference(model: nn.Module, units: Sequence[Unit], batch: Batch) -> Tensor:
+            return reference_sums(trainer.reference, model, batch)
+
+        return Answers(answers, self._score(answers, reference))
+
+    def divergence(self, after: Answers) -> dict[str, float]:
+        """Sequence KL from the policy to the reference, both at the sampling temperature: mean log-ratio and its SE."""
+        temperature = self.settings.temperature or 1.0
+
+        def log_ratio(model: nn.Module, units: Sequence[Unit], batch: Batch) -> Tensor:
+            with eval_mode(model):
+                policy = sum_by_completion(token_logps(model, batch, temperature), batch)
+            return policy - reference_sums(self.trainer.reference, model, batch, temperature)
+
+        mean, se = mean_and_se(self._score(after.answers, log_ratio))
+        return {"mean": mean, "se": se}
+
+    def _score(self, answers: Sequence[Answer], value: Any) -> list[float]:
+        """`value` (one number a completion) of every answer, in order; all ranks take a share."""
+        trainer = self.trainer
+        units = [
+            Unit(str(i), (Group(tuple(prompt), (answer.ids,)),)) for i, (prompt, answer) in enumerate(zip(self.ids, answers))
+        ]
+        found: list[tuple[str, float]] = []
+
+        def compute(model: nn.Module, piece: Sequence[Unit], batch: Batch) -> LossOutput:
+            values = value(model, piece, batch)
+            found.extend((unit.id, number) for unit, number in zip(piece, values.tolist()))
+            return LossOutput(values)
+
+        filler = Unit("filler", (Group((trainer.pad_id,), ((trainer.pad_id,),)),))
+        share = units[trainer.accelerator.process_index :: trainer.accelerator.num_processes]
+        for piece in trainer.micro_batches(share):
+            trainer.run(trainer.model_wrapped, piece or [filler], compute)
+        by_id = dict(item for item in self._gather(found) if item[0] != "filler")
+        return [by_id[unit.id] for unit in units]
+
+    def _gather(self, items: list) -> list:
+        if self.trainer.accelerator.num_processes == 1:
+            return items
+        from accelerate.utils import gather_object
+
+        return gather_object(items)
+
+    def table(self, before: Answers, after: Answers) -> dict[str, Any]:
+        """The score, length, fluency and KL entries of summary.json."""
+        entries: dict[str, Any] = {}
+        if self.reward is not None:
+            difference = paired_difference(*(self.scores(answers) for answers in (before, after)))
+            entries["score"] = difference.to_summary(str(self.settings.score))
+        entries["kl"] = self.divergence(after)
+        entries["length"] = {name: sum(a.tokens) / len(a.tokens) for name, a in (("before", before), ("after", after))}
+        entries["fluency"] = {"before": before.fluency, "after": after.fluency}
+        return entries
+
+    def scores(self, answers: Answers) -> list[float]:
+        """The ground-truth score of each answer."""
+        assert self.reward is not None
+        return self.reward.score(self.prompts, [answer.text for answer in answers.answers])
+
+    def samples(self, before: Answers, after: Answers) -> list[dict[str, Any]]:
+        """The rows of samples.jsonl."""
+        rows = []
+        for i, (old, new) in enumerate(zip(before.answers, after.answers)):
+            rows.append({"prompt": self.prompts[i][-1]["content"], "before": old.text, "after": new.text})
+            rows[-1] |= {"tokens_before": len(old.ids), "tokens_after": len(new.ids)}
+        if self.reward is not None:
+            for row, old_score, new_score in zip(rows, self.scores(before), self.scores(after)):
+                row |= {"score_before": old_score, "score_after": new_score}
+        return rows
+
+
+def pair_entry(metrics: dict[str, float], n: int) -> dict[str, float] | None:
+    """The held-out pairs' entry of summary.json, from an evaluation's metrics."""
+    if n == 0 or math.isnan(metrics.get("eval_accuracy", math.nan)):
+        return None
+    return {"accuracy": metrics["eval_accuracy"], "margin": metrics["eval_margin"], "n": n}
+
+
+def peak_memory_mb() -> float:
+    """Most memory in use so far: of the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def versions() -> dict[str, str]:
+    """What the run was made with."""
+    names = ("torch", "transformers", "accelerate", "peft", "datasets", "alignment-toolkit")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except ImportError:  # running from a checkout that was not installed
+            continue
+    return found

@@ -1,0 +1,115 @@
+"""The only place where logits become log-probs.
+
+`attach` teaches a causal language model to answer `model(…, completion=…)` with the log-probs of the completion tokens:
+hidden states at the predicting positions only, through the head in chunks, so that the full (tokens x vocabulary) matrix
+never exists. Since this is the model's own `forward`, every pass enters through the wrapped model's call, and DDP's and
+FSDP's hooks see it.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from alignment.batching.packing import Batch, shared_mask
+
+CHUNK_ELEMENTS = 2**24  # logits alive at a time: 64 MB in float32
+
+
+def token_logps(model: nn.Module, batch: Batch, temperature: float = 1.0) -> Tensor:
+    """log pi(token | what stands before it) of every completion token, at the given softmax temperature.
+
+    Args:
+        model: a model that `attach` has prepared, wrapped or not.
+        batch: R rows of T tokens with N completion tokens, on the model's device.
+
+    Returns:
+        (N,) float32, in the order of `batch.targets`.
+    """
+    completion = {"predictors": batch.predictors, "targets": batch.targets, "temperature": temperature}
+    inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
+    if batch.layout == "shared":
+        inputs["attention_mask"] = _masks(causal_lm(model).config, batch)
+    else:
+        inputs["attention_mask"] = (batch.segments >= 0).long()
+    return model(**inputs, completion=completion)["logps"]
+
+
+def sum_by_completion(values: Tensor, batch: Batch) -> Tensor:
+    """Sum token values (N,) over each completion -> (C,), same dtype."""
+    return values.new_zeros(batch.completions).index_add(0, batch.owners, values)
+
+
+def causal_lm(model: nn.Module) -> nn.Module:
+    """The transformers causal language model inside DDP, FSDP and peft wrappers."""
+    while True:
+        if hasattr(model, "module") and isinstance(model.module, nn.Module):
+            model = model.module
+        elif hasattr(model, "get_base_model"):
+            model = model.get_base_model()
+        else:
+            return model
+
+
+def attach(model: nn.Module) -> nn.Module:
+    """Patch the `forward` of the causal language model in `model` (once); returns `model`."""
+    core = causal_lm(model)
+    if "forward" not in vars(core):
+        # A bound method, not a closure: deepcopy then binds the copy's forward to the copy.
+        core.forward = types.MethodType(_forward, core)
+    return model
+
+
+def _forward(self: Any, *args: Any, completion: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+    if completion is None:
+        return type(self).forward(self, *args, **kwargs)
+    kwargs = {name: value for name, value in kwargs.items() if value is not None}
+    hidden = self.base_model(*args, **kwargs, use_cache=False).last_hidden_state
+    hidden = hidden.flatten(0, 1)[completion["predictors"]]
+    return {"logps": head_logps(self, hidden, completion["targets"], completion["temperature"])}
+
+
+def head_logps(core: Any, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """(N, d) hidden states and (N,) targets -> (N,) float32 log-probs, a chunk of rows at a time."""
+    head = core.get_output_embeddings()
+
+    def piece(h: Tensor, t: Tensor) -> Tensor:
+        logits = adjust_logits(core.config, head(h).float()) / temperature
+        return logits.gather(-1, t[:, None]).squeeze(-1) - logits.logsumexp(-1)
+
+    rows = max(1, CHUNK_ELEMENTS // core.config.get_text_config().vocab_size)
+    if hidden.shape[0] <= rows:
+        return piece(hidden, targets)
+    chunks = zip(hidden.split(rows), targets.split(rows))
+    if torch.is_grad_enabled():  # a chunk's logits are made again in its backward pass instead of being kept
+        return torch.cat([checkpoint(piece, h, t, use_reentrant=False) for h, t in chunks])
+    return torch.cat([piece(h, t) for h, t in chunks])
+
+
+def adjust_logits(config: Any, logits: Tensor) -> Tensor:
+    """What some architectures do behind the head: Gemma's soft cap, Cohere's and Granite's scale."""
+    text = config.get_text_config()
+    cap = getattr(text, "final_logit_softcapping", None)
+    if cap is not None:
+        logits = torch.tanh(logits / cap) * cap
+    if getattr(text, "logit_scale", None) is not None:
+        logits = logits * text.logit_scale
+    if getattr(text, "logits_scaling", None) is not None:
+        logits = logits / text.logits_scaling
+    return logits
+
+
+def _masks(config: Any, batch: Batch) -> Tensor | dict[str, Tensor]:
+    """One mask, or one for each layer type where sliding-window layers stand beside full ones."""
+    text = config.get_text_config()
+    window = getattr(text, "sliding_window", None)
+    if getattr(text, "use_sliding_window", True) is False:
+        window = None
+    kinds = set(getattr(text, "layer_types", None) or [])
+    if "sliding_attention" in kinds:
+        return {kind: shared_mask(batch, window if kind == "sliding_attention" else None) for kind in kinds}
+    return shared_mask(batch, None if kinds else window)

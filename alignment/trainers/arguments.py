@@ -1,0 +1,95 @@
+"""Our TrainingConfig -> the TrainingArguments of transformers: the one place that knows both."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from alignment.config import RunConfig
+from alignment.errors import UserError, nearest
+
+TRACKERS = ("wandb", "tensorboard", "trackio")
+
+
+def training_arguments(config: RunConfig, folder: Path, steps: int) -> TrainingArguments:
+    """Arguments for `steps` optimizer steps into `folder`.
+
+    Raises:
+        UserError: a tracker that is unknown or not installed, or a setting that transformers refuses.
+    """
+    training = config.training
+    _check(config)
+    evaluating = training.eval_steps is not None
+    save_steps = training.eval_steps if training.keep_best else training.save_steps
+    _point_trackers_at(folder, training.report_to)
+    arguments: dict[str, Any] = dict(
+        output_dir=str(folder),
+        max_steps=steps,
+        gradient_accumulation_steps=1,  # a step is cut inside training_step
+        learning_rate=training.learning_rate,
+        optim=training.optimizer,
+        weight_decay=training.weight_decay,
+        lr_scheduler_type=training.scheduler,
+        warmup_steps=round(training.warmup_ratio * steps),
+        max_grad_norm=training.max_grad_norm,
+        bf16=training.bf16,
+        use_cpu=not torch.cuda.is_available(),
+        seed=config.seed,
+        logging_steps=training.logging_steps,
+        eval_strategy="steps" if evaluating else "no",
+        eval_steps=training.eval_steps,
+        save_strategy="steps" if save_steps else "no",
+        save_steps=save_steps or 500,
+        load_best_model_at_end=training.keep_best,
+        metric_for_best_model=f"eval_{training.best_metric}" if evaluating else None,
+        greater_is_better=training.best_metric != "loss",
+        report_to=list(training.report_to) or "none",
+        run_name=f"{config.recipe}-{folder.name}",
+        remove_unused_columns=False,
+        logging_nan_inf_filter=False,  # it hides NaN, and waits for the device at every step
+        ddp_broadcast_buffers=False,
+        disable_tqdm=True,
+        log_level="error",
+    )
+    try:
+        return TrainingArguments(**arguments)
+    except (ValueError, ImportError, RuntimeError) as error:
+        raise UserError(f"training settings: {' '.join(str(error).split())[:300]}") from error
+
+
+def _check(config: RunConfig) -> None:
+    training = config.training
+    positive = {
+        "batch_size": training.batch_size,
+        "token_budget": training.token_budget,
+        "logging_steps": training.logging_steps,
+        "learning_rate": training.learning_rate,
+        "epochs": training.epochs,
+        "max_steps": 1 if training.max_steps is None else training.max_steps,
+    }
+    for name, value in positive.items():
+        if not value > 0:
+            raise UserError(f"training.{name}={value}: must be greater than 0")
+    if training.layout not in ("shared", "padded"):
+        raise UserError(f"unknown training.layout '{training.layout}': {nearest(training.layout, ['shared', 'padded'])}")
+    if (training.keep_best or training.early_stopping) and training.eval_steps is None:
+        name = "keep_best" if training.keep_best else "early_stopping"
+        raise UserError(f"training.{name} needs training.eval_steps=N: there is nothing to compare without evaluations")
+    for tracker in training.report_to:
+        if tracker not in TRACKERS:
+            raise UserError(f"unknown tracker '{tracker}' in training.report_to: {nearest(tracker, TRACKERS)}")
+
+
+def _point_trackers_at(folder: Path, trackers: list[str]) -> None:
+    """Local files of a tracker belong into the run folder, unless the user's environment says otherwise."""
+    if "wandb" in trackers:
+        os.environ.setdefault("WANDB_DIR", str(folder))
+        os.environ.setdefault("WANDB_PROJECT", "alignment")
+    if "tensorboard" in trackers:
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
+    if "trackio" in trackers:
+        os.environ.setdefault("TRACKIO_DIR", str(folder / "trackio"))

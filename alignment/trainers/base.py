@@ -1,0 +1,276 @@
+"""transformers' Trainer, subclassed once: steps of a fixed number of examples, cut by token budget inside a step.
+
+A method subclasses `AlignmentTrainer` and says one thing: `compute`, the per-example loss of some units.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
+
+from alignment.batching.groups import Group, Unit
+from alignment.batching.microbatch import cut_by_tokens, groups_of
+from alignment.batching.packing import Batch, pack
+from alignment.batching.steps import StepSampler, steps_of
+from alignment.config import RunConfig
+from alignment.errors import UserError
+from alignment.losses.pairwise import LossOutput
+from alignment.models.layout_check import choose_layout
+from alignment.models.logps import attach
+from alignment.models.reference import eval_mode
+from alignment.trainers import checkpoints
+from alignment.trainers.arguments import training_arguments
+from alignment.trainers.metrics import MetricSums
+from alignment.trainers.termination import TERMINATION, agree
+
+
+class AlignmentTrainer(Trainer):
+    """The loop that every method shares.
+
+    Args:
+        model: a causal language model, with or without a peft adapter.
+        tokenizer: its tokenizer; saved beside the model.
+        config: the run's settings.
+        folder: the run folder; checkpoints and metrics.jsonl go there.
+        train, evaluation: units of token ids.
+        callbacks: further transformers callbacks.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        config: RunConfig,
+        folder: Path,
+        train: Sequence[Unit],
+        evaluation: Sequence[Unit] = (),
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        self.config, self.folder = config, folder
+        self.train_units, self.eval_units = list(train), list(evaluation)
+        training = config.training
+        if training.eval_steps and not self.eval_units:
+            raise UserError("training.eval_steps is set, but there is no held-out data: give data.eval_path")
+        steps = training.max_steps or steps_of(len(self.train_units), training.batch_size, training.epochs)
+        attach(model)
+        self.layout, self.layout_note = choose_layout(model, training.layout)
+        if training.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        super().__init__(
+            model=model,
+            args=training_arguments(config, folder, steps),
+            train_dataset=self.train_units,  # type: ignore[arg-type]
+            data_collator=lambda units: {"units": units},
+            processing_class=tokenizer,
+            callbacks=list(callbacks),
+        )
+        self.remove_callback(PrinterCallback)
+        self.add_callback(_StopWhenAsked(self.accelerator))
+        if training.early_stopping:
+            self.add_callback(EarlyStoppingCallback(training.early_stopping))
+        self.pad_id = tokenizer.pad_token_id
+        # Fills up a rank's micro-batches with weight zero: sharded models hang unless all ranks run equally many.
+        self.filler = Unit("filler", (Group((self.pad_id,), ((self.pad_id,), (self.pad_id,))),), {"p_chosen": 1.0})
+        self.sums = MetricSums()
+        self.tokens_since_log = 0
+        self.tokens_seen, self.train_seconds = 0.0, 0.0  # useful tokens of all ranks, time in training steps
+        self._seconds_since_log = 0.0
+
+    # -- what a method says ------------------------------------------------------------------------------------------
+
+    def compute(self, model: nn.Module, units: Sequence[Unit], batch: Batch) -> LossOutput:
+        """Per-unit losses (len(units),) of one micro-batch, whose groups are packed in `batch`, in the units' order."""
+        raise NotImplementedError
+
+    # -- a step ------------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Index batches of one optimizer step each; already this rank's share, so accelerate must not cut it again."""
+        sampler = StepSampler(
+            len(self.train_units),
+            self.config.training.batch_size,
+            self.args.max_steps,
+            self.config.seed,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
+        # Its own generator: the loader draws a seed at every start, which would shift the model's dropout on resume.
+        generator = torch.Generator().manual_seed(self.config.seed)
+        return DataLoader(self.train_units, batch_sampler=sampler, collate_fn=self.data_collator, generator=generator)  # type: ignore[arg-type]
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Gradient of the mean loss over the step's examples; the micro-batches only bound the memory."""
+        started = time.perf_counter()
+        model.train()
+        # DDP takes the mean over ranks, the step wants the sum over all ranks divided by the number of examples.
+        weight = self.accelerator.num_processes / self.config.training.batch_size
+        pieces = self.micro_batches(inputs["units"])
+        total = torch.zeros((), device=self.args.device)
+        seen: list[tuple[list[Unit], torch.Tensor]] = []
+        for number, units in enumerate(pieces):
+            last = number == len(pieces) - 1
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                output = self.run(model, units or [self.filler])
+                loss = output.values.sum() * (weight if units else 0.0)
+                self.accelerator.backward(loss)
+            if units:
+                self.sums.add(output.metrics)
+                seen.append((units, output.values.detach()))
+                total += loss.detach()
+        self._stop_if_not_finite(seen)
+        self.tokens_since_log += sum(unit.useful_tokens for unit in inputs["units"])
+        self._seconds_since_log += time.perf_counter() - started
+        return total
+
+    def micro_batches(self, units: Sequence[Unit]) -> list[list[Unit]]:
+        """This rank's micro-batches, filled up with empty ones so that all ranks run equally many."""
+        pieces = cut_by_tokens(units, self.config.training.token_budget, self.layout)
+        most = len(pieces)
+        if self.accelerator.num_processes > 1:
+            counts = self.accelerator.gather(torch.tensor([most], device=self.args.device))
+            most = int(counts.max())
+        return pieces + [[] for _ in range(max(most, 1) - len(pieces))]
+
+    def run(self, model: nn.Module, units: Sequence[Unit], compute: Any = None) -> LossOutput:
+        """Pack and compute one micro-batch, under the run's autocast; `compute` stands in for the method's own."""
+        batch = pack(groups_of(units), self.layout, self.pad_id).to(self.args.device)
+        with self.accelerator.autocast():
+            return (compute or self.compute)(model, units, batch)
+
+    def _stop_if_not_finite(self, seen: list[tuple[list[Unit], torch.Tensor]]) -> None:
+        finite = all(bool(values.isfinite().all()) for _, values in seen)
+        if not agree(self.accelerator, not finite):
+            return
+        ids = [unit.id for units, values in seen for unit, ok in zip(units, values.isfinite().tolist()) if not ok]
+        if self.accelerator.num_processes > 1:
+            from accelerate.utils import gather_object
+
+            ids = gather_object(ids)
+        file = self.folder / "nonfinite.json"
+        step = self.state.global_step + 1
+        if self.is_world_process_zero():
+            file.write_text(json.dumps({"step": step, "examples": ids}, indent=1))
+        raise UserError(
+            f"the loss is NaN or infinite at step {step}; training stopped before the update. The {len(ids)} offending "
+            f"example ids are in {file}\nMend: look at these examples, or lower training.learning_rate; "
+            "checkpoints up to here are kept"
+        )
+
+    # -- held-out pairs ----------------------------------------------------------------------------------------------
+
+    def evaluate(self, *unused: Any, metric_key_prefix: str = "eval", **also_unused: Any) -> dict[str, float]:
+        """Mean loss and metrics over all held-out units, without gradient or dropout."""
+        share = self.eval_units[self.accelerator.process_index :: self.accelerator.num_processes]
+        sums = MetricSums()
+        with eval_mode(self.model_wrapped):
+            for units in self.micro_batches(share):
+                output = self.run(self.model_wrapped, units or [self.filler])
+                if units:
+                    sums.add({"loss": output.values, **output.metrics})
+                TERMINATION.raise_if_agreed(self.accelerator)
+        means, _ = sums.means(self.accelerator)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    # -- what is written ---------------------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the running means to a training row, and append every row to metrics.jsonl."""
+        if "loss" in logs:
+            means, host = self.sums.means(self.accelerator, tokens=self.tokens_since_log)
+            logs.update(means)
+            self.tokens_seen += host["tokens"]
+            self.train_seconds += self._seconds_since_log
+            logs["tokens_per_second"] = host["tokens"] / max(self._seconds_since_log, 1e-9)
+            self.sums, self.tokens_since_log, self._seconds_since_log = MetricSums(), 0, 0.0
+        if "train_runtime" in logs:
+            return  # Trainer's own summary; ours is summary.json
+        super().log(logs, start_time)
+        logs["epoch"] = self.state.global_step * self.config.training.batch_size / len(self.train_units)
+        self.state.log_history[-1]["epoch"] = logs["epoch"]
+        if self.is_world_process_zero():
+            row = {"step": self.state.global_step, **{name: _plain(value) for name, value in logs.items()}}
+            with open(self.folder / "metrics.jsonl", "a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0  # Trainer's estimate counts padded input_ids, which a step here does not have
+
+    def save_policy(self, folder: Path) -> None:
+        """Save the adapter or the whole model with its tokenizer, as plain peft or transformers folders."""
+        state = self.accelerator.get_state_dict(self.model_wrapped) if self.is_fsdp_enabled else None
+        if self.is_world_process_zero():
+            self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state)
+            self.processing_class.save_pretrained(folder)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
+        """All that an exact resume needs, written beside and renamed when whole."""
+        step = self.state.global_step
+        staged = checkpoints.staging_folder(self.folder, step)
+        if self.state.best_global_step == step:
+            self.state.best_model_checkpoint = str(checkpoints.checkpoint_folder(self.folder, step))
+        self.save_model(str(staged), _internal_call=True)
+        self._save_optimizer_and_scheduler(str(staged))
+        self._save_scaler(str(staged))
+        self._save_rng_state(str(staged))
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            self.state.save_to_json(str(staged / "trainer_state.json"))
+            (staged / "data.json").write_text(json.dumps(self._data_stamp()))
+            checkpoints.publish(self.folder, step)
+            checkpoints.rotate(self.folder, self.config.training.save_total_limit, self.state.best_model_checkpoint)
+        self.accelerator.wait_for_everyone()
+
+    def _data_stamp(self) -> dict[str, Any]:
+        return {
+            "examples": len(self.train_units),
+            "batch_size": self.config.training.batch_size,
+            "seed": self.config.seed,
+            "processes": self.accelerator.num_processes,
+        }
+
+    def resume(self, checkpoint: Path) -> Any:
+        """Go on from a whole checkpoint, refused where the steps would not be the same ones."""
+        stamp, mine = json.loads((checkpoint / "data.json").read_text()), self._data_stamp()
+        changed = [f"{name} {stamp.get(name)} -> {mine[name]}" for name in mine if stamp.get(name) != mine[name]]
+        if changed:
+            raise UserError(f"resume={checkpoint}: not the same run any more ({', '.join(changed)})")
+        if self.is_world_process_zero():
+            _keep_rows_until(self.folder / "metrics.jsonl", checkpoints.step_of(checkpoint))
+        return self.train(resume_from_checkpoint=str(checkpoint))
+
+
+class _StopWhenAsked(TrainerCallback):
+    """SIGTERM, agreed over ranks after the optimizer step: save, and stop without evaluating."""
+
+    def __init__(self, accelerator: Any) -> None:
+        self.accelerator = accelerator
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if agree(self.accelerator, TERMINATION.requested()):
+            control.should_save = control.should_training_stop = True
+            control.should_evaluate = False
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if torch.is_tensor(value) else value
+
+
+def _keep_rows_until(file: Path, step: int) -> None:
+    """Drop metric rows of steps that are about to be taken again."""
+    if file.is_file():
+        rows = [line for line in file.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
+        file.write_text("".join(rows))
+
+

@@ -1,0 +1,84 @@
+"""Checkpoints that are whole or not there: written beside, renamed when complete, found again by our own check."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from alignment.errors import UserError
+
+MANIFEST = "complete.json"  # written last: the size of every other file
+PREFIX = "checkpoint-"
+
+
+def staging_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of `step` is written before it counts."""
+    return run / "checkpoints" / f".writing-{step}"
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"{PREFIX}{step}"
+
+
+def publish(run: Path, step: int) -> Path:
+    """Seal the staged checkpoint of `step` with its manifest and rename it into place."""
+    staged, final = staging_folder(run, step), checkpoint_folder(run, step)
+    sizes = {str(file.relative_to(staged)): file.stat().st_size for file in sorted(staged.rglob("*")) if file.is_file()}
+    with open(staged / MANIFEST, "w") as manifest:
+        json.dump({"step": step, "files": sizes}, manifest, indent=1)
+        manifest.flush()
+        os.fsync(manifest.fileno())
+    shutil.rmtree(final, ignore_errors=True)
+    staged.rename(final)
+    return final
+
+
+def is_whole(folder: Path) -> bool:
+    """True if every file that the manifest names is there at its size."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+        return all((folder / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix(PREFIX))
+
+
+def whole_checkpoints(run: Path) -> list[Path]:
+    """Whole checkpoints of a run, oldest first."""
+    found = [
+        folder
+        for folder in (run / "checkpoints").glob(f"{PREFIX}*")
+        if folder.name.removeprefix(PREFIX).isdigit() and is_whole(folder)
+    ]
+    return sorted(found, key=step_of)
+
+
+def rotate(run: Path, keep: int, best: str | None) -> None:
+    """Delete all but the `keep` newest whole checkpoints, and never the best one."""
+    for folder in whole_checkpoints(run)[:-keep]:
+        if best is None or folder != Path(best):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def find_resume(resume: str) -> tuple[Path, Path]:
+    """(run folder, newest whole checkpoint) for `resume=`: a run folder, or one checkpoint in it.
+
+    Raises:
+        UserError: no such folder, or no whole checkpoint in it.
+    """
+    folder = Path(resume).expanduser().absolute()
+    if not folder.is_dir():
+        raise UserError(f"resume={resume}: no such run folder")
+    if folder.name.startswith(PREFIX):
+        if not is_whole(folder):
+            raise UserError(f"resume={resume}: this checkpoint is not whole; give the run folder to take the one before")
+        return folder.parents[1], folder
+    whole = whole_checkpoints(folder)
+    if not whole:
+        raise UserError(f"resume={resume}: no whole checkpoint in {folder / 'checkpoints'} (training.save_steps=N saves some)")
+    return folder, whole[-1]

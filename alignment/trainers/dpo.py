@@ -1,0 +1,112 @@
+"""Direct preference optimisation (Rafailov et al., 2305.18290): the policy is its own reward model.
+
+View: pairs (prompt, chosen, rejected). Groups: one, the prompt with both answers. Models: policy and reference.
+Loss: any of losses/pairwise.py, or one's own function of `PairLogps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignment.batching.groups import Unit
+from alignment.batching.packing import Batch
+from alignment.config import RunConfig
+from alignment.losses.pairwise import LossOutput, PairLogps
+from alignment.models.loading import load_model
+from alignment.models.logps import attach, sum_by_completion, token_logps
+from alignment.models.reference import build_reference, reference_sums
+from alignment.trainers.base import AlignmentTrainer
+from alignment.trainers.inputs import Source, load_pairs, load_policy
+from alignment.trainers.loss_settings import build_loss
+from alignment.config import ModelConfig
+
+
+class DPOTrainer(AlignmentTrainer):
+    """Train a policy on preference pairs.
+
+    Args:
+        model: a built-in's name, folder, hub id or GGUF file; or a loaded model, then with `tokenizer`; None takes
+            config.model.
+        config: settings; `RunConfig()` has a default for each.
+        train, eval: a path, Examples, or a list of Pair; None takes config.data.
+        loss: a function PairLogps -> LossOutput in place of config.loss.
+        folder: where metrics and checkpoints go; None takes config.output_dir.
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        config: RunConfig | None = None,
+        *,
+        train: Source = None,
+        eval: Source = None,
+        loss: Callable[[PairLogps], LossOutput] | None = None,
+        tokenizer: Any = None,
+        folder: str | Path | None = None,
+        callbacks: Sequence[Any] = (),
+    ) -> None:
+        config = config or RunConfig()
+        self.loss = loss or build_loss(config.loss)
+        policy, tokenizer = load_policy(model, tokenizer, config)
+        self.data = load_pairs(train, eval, tokenizer, config)
+        run_folder = Path(folder or config.output_dir or "outputs/dpo")
+        run_folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(policy, tokenizer, config, run_folder, self.data.train, self.data.evaluation, callbacks)
+        other = load_model(ModelConfig(path=config.reference.path, dtype=config.model.dtype)) if config.reference.path else None
+        if other is not None:
+            attach(other).to(self.args.device)
+        self.reference = build_reference(policy, config.reference, other)
+        self.reference_cache: dict[tuple, Tensor] = {}
+
+    def compute(self, model: nn.Module, units: Sequence[Unit], batch: Batch) -> LossOutput:
+        """log pi of both answers, log ref of both answers, and the loss on their differences (eq. 7)."""
+        policy = sum_by_completion(token_logps(model, batch), batch)
+        reference = self.reference_logps(model, units, batch)
+        lengths = batch.lengths.to(policy.dtype)
+        p_chosen = torch.tensor([unit.values.get("p_chosen", 1.0) for unit in units], device=policy.device)
+        return self.loss(
+            PairLogps(
+                chosen=policy[0::2],
+                rejected=policy[1::2],
+                ref_chosen=reference[0::2],
+                ref_rejected=reference[1::2],
+                chosen_length=lengths[0::2],
+                rejected_length=lengths[1::2],
+                p_chosen=p_chosen,
+            )
+        )
+
+    def reference_logps(self, model: nn.Module, units: Sequence[Unit], batch: Batch) -> Tensor:
+        """Summed log-probs (2 * len(units),) under the reference: looked up where precomputed, else scored now."""
+        known = [self.reference_cache.get(unit.groups) for unit in units]
+        if all(value is not None for value in known):
+            return torch.cat([value for value in known if value is not None]).to(batch.lengths.device)
+        return reference_sums(self.reference, model, batch)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; with reference.when=precompute, the reference scores every pair once before the first step."""
+        if self.config.reference.when == "precompute" and not self.reference_cache:
+            self._precompute_reference()
+        return super().train(*args, **kwargs)
+
+    def _precompute_reference(self) -> None:
+        share = self.train_units[self.accelerator.process_index :: self.accelerator.num_processes]
+        found: list[tuple[tuple, list[float]]] = []
+
+        def score(model: nn.Module, units: Sequence[Unit], batch: Batch) -> LossOutput:
+            sums = reference_sums(self.reference, model, batch).view(-1, 2)
+            found.extend((unit.groups, row) for unit, row in zip(units, sums.tolist()))
+            return LossOutput(sums.sum(-1))
+
+        for units in self.micro_batches(share):
+            self.run(self.model_wrapped, units or [self.filler], score)
+        if self.accelerator.num_processes > 1:
+            from accelerate.utils import gather_object
+
+            found = gather_object(found)
+        self.reference_cache = {groups: torch.tensor(row) for groups, row in found}

@@ -1,0 +1,119 @@
+"""What a trainer is given -> what it trains: a policy with its tokenizer, and pairs for training and for holding out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from alignment.batching.groups import Unit
+from alignment.batching.units import pair_units
+from alignment.config import DataConfig, RunConfig
+from alignment.data.example import Message
+from alignment.data.readers import load_examples
+from alignment.data.templates import check_tokenizer
+from alignment.data.views import Pair, pairs
+from alignment.errors import UserError
+from alignment.models.adapters import add_adapter, is_adapted
+from alignment.models.loading import load_model, load_tokenizer
+
+Source = Any  # a path or mixture of paths, Examples, or pairs
+
+
+def load_policy(
+    model: str | PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase | None, config: RunConfig
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """(policy with its adapter, tokenizer). `model` may be loaded already, a name or path, or None for config.model."""
+    if isinstance(model, str):
+        config.model.path, config.model.name = model, model
+    if isinstance(model, str) or model is None:
+        tokenizer = tokenizer or load_tokenizer(config.model)
+        check_tokenizer(tokenizer, config.data.template)  # before the weights are read
+        model = load_model(config.model)
+    if tokenizer is None:
+        raise UserError("give tokenizer=… together with a model that is already loaded")
+    check_tokenizer(tokenizer, config.data.template)
+    return (model if is_adapted(model) else add_adapter(model, config.peft)), tokenizer
+
+
+@dataclass
+class PairData:
+    """Units of token ids for training and holding out, prompts to answer, and what was left out on the way."""
+
+    train: list[Unit]
+    evaluation: list[Unit]
+    prompts: list[list[Message]]  # held-out, without repeats
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+def load_pairs(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig) -> PairData:
+    """Read, view as pairs, hold out, and tokenise. None stands for the paths of config.data."""
+    data, counts = config.data, {}
+    train = data.path if train is None else train
+    evaluation = data.eval_path if evaluation is None else evaluation
+    if train is None:
+        raise UserError("no data: give data=everyday or data.path=FILE|FOLDER|HUB_ID")
+    found, counts["train"] = _pairs(train, data, data.split, config.seed)
+    if evaluation is not None:
+        held_out, counts["eval"] = _pairs(evaluation, data, data.eval_split, config.seed)
+    else:
+        found, held_out = split_by_prompt(found, data.eval_fraction)
+    found = _sample(found, data.limit, config.seed)
+    held_out = _sample(held_out, data.eval_limit, config.seed)
+    train_units, tokens = pair_units(found, tokenizer, data)
+    counts["train"] |= tokens.as_dict()
+    eval_units: list[Unit] = []
+    if held_out:
+        eval_units, tokens = pair_units(held_out, tokenizer, data)
+        counts["eval"] = counts.get("eval", {}) | tokens.as_dict()
+    return PairData(train_units, eval_units, _distinct_prompts(held_out), counts)
+
+
+def _pairs(source: Source, data: DataConfig, split: str, seed: int) -> tuple[list[Pair], dict[str, Any]]:
+    if isinstance(source, Sequence) and not isinstance(source, str) and all(isinstance(item, Pair) for item in source):
+        return list(source), {}
+    counts: dict[str, Any] = {}
+    examples: Iterable[Any] = source
+    if isinstance(source, str) or hasattr(source, "keys") or _are_paths(source):
+        loaded = load_examples(source, format=data.format, split=split, on_bad_row=data.on_bad_row, seed=seed)
+        examples = loaded.examples
+        counts = {"rows": loaded.report.rows_read, "skipped": len(loaded.report.skipped)}
+    found, left_out = pairs(examples)
+    if not found:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "no preferences in it"
+        raise UserError(f"no pair to train on in {source if isinstance(source, str) else 'the data'}: {reasons}")
+    return found, counts | {f"left_out_{reason}": count for reason, count in left_out.items() if count}
+
+
+def _are_paths(source: Source) -> bool:
+    return isinstance(source, Sequence) and len(source) > 0 and all(isinstance(item, str) for item in source)
+
+
+def split_by_prompt(found: list[Pair], fraction: float) -> tuple[list[Pair], list[Pair]]:
+    """(training, held-out) pairs: about `fraction` of the prompts, chosen by their hash, so no prompt is in both."""
+    if not 0 <= fraction < 1:
+        raise UserError(f"data.eval_fraction={fraction}: must be in [0, 1)")
+    train: list[Pair] = []
+    held_out: list[Pair] = []
+    for pair in found:
+        digest = hashlib.blake2b(json.dumps(pair.prompt, sort_keys=True).encode(), digest_size=4).digest()
+        (held_out if int.from_bytes(digest, "big") / 2**32 < fraction else train).append(pair)
+    if not train:
+        raise UserError(f"data.eval_fraction={fraction} leaves nothing to train on: give data.eval_path, or lower it")
+    return train, held_out
+
+
+def _sample(found: list[Pair], limit: int | None, seed: int) -> list[Pair]:
+    if limit is None or len(found) <= limit:
+        return found
+    return random.Random(seed).sample(found, limit)
+
+
+def _distinct_prompts(found: Sequence[Pair]) -> list[list[Message]]:
+    seen = {json.dumps(pair.prompt, sort_keys=True): pair.prompt for pair in found}
+    return list(seen.values())
