@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +43,8 @@ class Batch:
         return self.input_ids.numel()
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items() if torch.is_tensor(value)}
+        tensors = {name: value for name, value in vars(self).items() if torch.is_tensor(value)}
+        moved: dict[str, Any] = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
         return replace(self, **moved)
 
 
@@ -145,8 +147,8 @@ def shared_mask(batch: Batch, window: int | None = None) -> Tensor:
     """The attention mask of the shared layout, (R, 1, T, T) bool, True where a token may look.
 
     A token sees earlier tokens of its own group that belong to the prompt or to its own completion. A sliding window is
-    cut by difference of positions, not of row indices, since completions restart behind the prompt. Padding sees itself,
-    so that no row of the softmax is empty.
+    cut by difference of positions, not of row indices, since completions restart behind the prompt. Padding sees
+    itself, so that no row of the softmax is empty.
     """
     length = batch.input_ids.shape[1]
     order = torch.arange(length, device=batch.input_ids.device)

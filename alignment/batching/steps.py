@@ -17,7 +17,9 @@ class StepSampler(Sampler[list[int]]):
     so that one process and many take the same steps.
     """
 
-    def __init__(self, examples: int, batch_size: int, steps: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, examples: int, batch_size: int, steps: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
         self.examples, self.batch_size, self.steps, self.seed = examples, batch_size, steps, seed
         self.rank, self.world_size = rank, world_size
 

@@ -44,7 +44,8 @@ def pair_units(pairs: Sequence[Pair], tokenizer: Any, data: DataConfig) -> tuple
         if len(prompt) > data.max_prompt_length:
             if data.on_bad_row == "stop":
                 raise UserError(
-                    f"the prompt of {pair.id} has {len(prompt)} tokens, data.max_prompt_length is {data.max_prompt_length}:"
+                    f"the prompt of {pair.id} has {len(prompt)} tokens, "
+                    f"data.max_prompt_length is {data.max_prompt_length}:"
                     " raise it, or data.on_bad_row=skip"
                 )
             counts.prompt_too_long.append(pair.id)

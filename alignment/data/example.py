@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant" | …, "content": text}
@@ -39,9 +39,14 @@ class Response:
     def text(self) -> str:
         return "".join(message["content"] for message in self.messages)
 
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dictionary. Written out, since `dataclasses.asdict` is six times slower."""
+        judgments = [dict(vars(judgment)) for judgment in self.judgments]
+        return {**vars(self), "messages": [dict(message) for message in self.messages], "judgments": judgments}
+
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Response:
-        """The inverse of `dataclasses.asdict`."""
+        """The inverse of `to_dict`."""
         return cls(
             messages=[dict(message) for message in record["messages"]],
             score=record.get("score"),
@@ -76,7 +81,12 @@ class Example:
 
     def to_dict(self) -> dict[str, Any]:
         """A plain, JSON-ready dictionary (as far as `meta` is JSON-ready); `from_dict` gives an equal example back."""
-        return asdict(self)
+        return {
+            "prompt": [dict(message) for message in self.prompt],
+            "responses": [response.to_dict() for response in self.responses],
+            "preferences": [dict(vars(preference)) for preference in self.preferences],
+            "meta": dict(self.meta),
+        }
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Example:

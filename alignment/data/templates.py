@@ -24,7 +24,9 @@ def check_tokenizer(tokenizer: Any, template: str = "chat") -> None:
     if template not in TEMPLATES:
         raise UserError(f"unknown data.template '{template}': known: {', '.join(TEMPLATES)}")
     if tokenizer.eos_token_id is None:
-        raise UserError("the tokenizer has no end-of-sequence token: set tokenizer.eos_token and save it with the model")
+        raise UserError(
+            "the tokenizer has no end-of-sequence token: set tokenizer.eos_token and save it with the model"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # only fills rows; every padded position is masked
     if template == "raw":
@@ -115,5 +117,5 @@ def _raw_text(messages: list[Message]) -> str:
 
 
 def _first_difference(before: str, whole: str) -> str:
-    at = next((i for i, (a, b) in enumerate(zip(before, whole)) if a != b), min(len(before), len(whole)))
+    at = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), min(len(before), len(whole)))
     return f"'{before[at : at + 20]}' became '{whole[at : at + 20]}'"

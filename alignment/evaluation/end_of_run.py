@@ -70,7 +70,7 @@ class EndOfRun:
     def __init__(self, trainer: Any, prompts: Sequence[list[Message]]) -> None:
         self.trainer, self.settings = trainer, trainer.config.evaluation
         self.prompts = list(prompts)[: self.settings.prompts]
-        self.ids = prompt_ids(self.prompts, trainer.processing_class, trainer.config.data)
+        self.ids = prompt_ids(self.prompts, trainer.tokenizer, trainer.config.data)
         self.reward = build_reward(self.settings.score) if self.settings.score else None
 
     def ask(self) -> Answers:
@@ -83,7 +83,7 @@ class EndOfRun:
         with nullcontext() if half else trainer.accelerator.autocast():
             found = sample(
                 policy,
-                trainer.processing_class,
+                trainer.tokenizer,
                 [self.ids[i] for i in mine],
                 max_new_tokens=settings.max_new_tokens,
                 temperature=settings.temperature,
@@ -92,7 +92,9 @@ class EndOfRun:
                 seed=trainer.config.seed,
             )
         TERMINATION.raise_if_agreed(trainer.accelerator)
-        answers = [answer for _, answer in sorted(self._gather(list(zip(mine, found))), key=lambda item: item[0])]
+        answers = [
+            answer for _, answer in sorted(self._gather(list(zip(mine, found, strict=True))), key=lambda item: item[0])
+        ]
 
         def reference(model: nn.Module, units: Sequence[Unit], batch: Batch) -> Tensor:
             return reference_sums(trainer.reference, model, batch)
@@ -115,13 +117,14 @@ class EndOfRun:
         """`value` (one number a completion) of every answer, in order; all ranks take a share."""
         trainer = self.trainer
         units = [
-            Unit(str(i), (Group(tuple(prompt), (answer.ids,)),)) for i, (prompt, answer) in enumerate(zip(self.ids, answers))
+            Unit(str(i), (Group(tuple(prompt), (answer.ids,)),))
+            for i, (prompt, answer) in enumerate(zip(self.ids, answers, strict=True))
         ]
         found: list[tuple[str, float]] = []
 
         def compute(model: nn.Module, piece: Sequence[Unit], batch: Batch) -> LossOutput:
             values = value(model, piece, batch)
-            found.extend((unit.id, number) for unit, number in zip(piece, values.tolist()))
+            found.extend((unit.id, number) for unit, number in zip(piece, values.tolist(), strict=True))
             return LossOutput(values)
 
         filler = Unit("filler", (Group((trainer.pad_id,), ((trainer.pad_id,),)),))
@@ -142,7 +145,7 @@ class EndOfRun:
         """The score, length, fluency and KL entries of summary.json."""
         entries: dict[str, Any] = {}
         if self.reward is not None:
-            difference = paired_difference(*(self.scores(answers) for answers in (before, after)))
+            difference = paired_difference(self.scores(before), self.scores(after))
             entries["score"] = difference.to_summary(str(self.settings.score))
         entries["kl"] = self.divergence(after)
         entries["length"] = {name: sum(a.tokens) / len(a.tokens) for name, a in (("before", before), ("after", after))}
@@ -156,12 +159,12 @@ class EndOfRun:
 
     def samples(self, before: Answers, after: Answers) -> list[dict[str, Any]]:
         """The rows of samples.jsonl."""
-        rows = []
-        for i, (old, new) in enumerate(zip(before.answers, after.answers)):
-            rows.append({"prompt": self.prompts[i][-1]["content"], "before": old.text, "after": new.text})
-            rows[-1] |= {"tokens_before": len(old.ids), "tokens_after": len(new.ids)}
+        rows: list[dict[str, Any]] = []
+        for i, (old, new) in enumerate(zip(before.answers, after.answers, strict=True)):
+            texts = {"prompt": self.prompts[i][-1]["content"], "before": old.text, "after": new.text}
+            rows.append({**texts, "tokens_before": len(old.ids), "tokens_after": len(new.ids)})
         if self.reward is not None:
-            for row, old_score, new_score in zip(rows, self.scores(before), self.scores(after)):
+            for row, old_score, new_score in zip(rows, self.scores(before), self.scores(after), strict=True):
                 row |= {"score_before": old_score, "score_after": new_score}
         return rows
 

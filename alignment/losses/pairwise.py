@@ -35,8 +35,9 @@ class LossOutput:
 def sigmoid(pairs: PairLogps, beta: float = 0.1, label_smoothing: float = 0.0) -> LossOutput:
     """DPO, eq. 7 of Rafailov et al. (2305.18290), with soft labels and conservative label smoothing (cDPO).
 
-    With h = beta * [(log pi(y_w) - log ref(y_w)) - (log pi(y_l) - log ref(y_l))] and t the probability that the label is
-    right, the value is -t log sigma(h) - (1 - t) log sigma(-h); t = p_chosen blended with its flip by `label_smoothing`.
+    With h = beta * [(log pi(y_w) - log ref(y_w)) - (log pi(y_l) - log ref(y_l))] and t the probability that the label
+    is right, the value is -t log sigma(h) - (1 - t) log sigma(-h); `label_smoothing` blends p_chosen with its flip
+    into t.
 
     Args:
         beta: strength of the hold on the reference, > 0.

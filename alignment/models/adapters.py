@@ -39,7 +39,8 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig) -> Any:
     except ValueError as error:
         linear = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
         raise UserError(
-            f"peft.target_modules={targets}: {' '.join(str(error).split())[:120]} (this model has {', '.join(sorted(linear))})"
+            f"peft.target_modules={targets}: {' '.join(str(error).split())[:120]} "
+            f"(this model has {', '.join(sorted(linear))})"
         ) from error
 
 

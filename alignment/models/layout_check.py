@@ -38,7 +38,10 @@ def choose_layout(model: nn.Module, wanted: str) -> tuple[str, str | None]:
     try:
         deviation = shared_layout_deviation(model)
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
-        return "padded", f"{name} does not take the shared layout ({' '.join(str(error).split())[:120]}): using padded rows"
+        return (
+            "padded",
+            f"{name} does not take the shared layout ({' '.join(str(error).split())[:120]}): using padded rows",
+        )
     if not deviation <= TOLERANCE.get(next(model.parameters()).dtype, 1e-3):
         return "padded", f"{name} is off by {deviation:.2g} nats in the shared layout: using padded rows"
     return "shared", None

@@ -80,7 +80,9 @@ def from_gguf(file: Path) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write the model cache {folder.parent}: {error.strerror}; set ALIGN_CACHE=FOLDER") from error
+        raise UserError(
+            f"cannot write the model cache {folder.parent}: {error.strerror}; set ALIGN_CACHE=FOLDER"
+        ) from error
     with FileLock(str(folder) + ".lock"):  # one of several processes converts, the others wait
         if (folder / "config.json").is_file():
             return folder
@@ -90,8 +92,8 @@ def from_gguf(file: Path) -> Path:
         # The weights are plain numbers now; with the quantisation's marks left on, save_pretrained refuses.
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
-        model.hf_quantizer = None
-        model.is_quantized = False
+        for mark, value in (("hf_quantizer", None), ("is_quantized", False)):
+            setattr(model, mark, value)
         model.save_pretrained(beside)
         AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(beside)
         beside.rename(folder)
@@ -130,11 +132,21 @@ def load_model(config: ModelConfig, dtype: torch.dtype | None = None) -> PreTrai
     missing = [key for key in info["missing_keys"] if "rotary" not in key]
     if missing:
         raise UserError(
-            f"model.path={config.path} lacks weights of its language-model head or body: {', '.join(sorted(missing)[:3])}"
+            f"model.path={config.path} lacks weights of its language-model head or body: "
+            f"{', '.join(sorted(missing)[:3])}"
         )
     if hasattr(model, "peft_config"):  # an adapter folder: transformers loads the base and adds the adapter to it
         raise UserError(f"model.path={config.path} is an adapter: `align export` merges it into a plain folder first")
+    make_savable(model)
     return model
+
+
+def make_savable(model: Any) -> None:
+    """Turn sampling on where generation settings imply it: transformers loads such a contradiction, but saves none."""
+    try:
+        model.generation_config.validate(strict=True)
+    except ValueError:
+        model.generation_config.do_sample = True
 
 
 def _required_path(config: ModelConfig) -> str:

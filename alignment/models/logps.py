@@ -1,9 +1,9 @@
 """The only place where logits become log-probs.
 
 `attach` teaches a causal language model to answer `model(…, completion=…)` with the log-probs of the completion tokens:
-hidden states at the predicting positions only, through the head in chunks, so that the full (tokens x vocabulary) matrix
-never exists. Since this is the model's own `forward`, every pass enters through the wrapped model's call, and DDP's and
-FSDP's hooks see it.
+hidden states at the predicting positions only, through the head in chunks, so that the full (tokens x vocabulary)
+matrix never exists. Since this is the model's own `forward`, every pass enters through the wrapped model's call, and
+DDP's and FSDP's hooks see it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def token_logps(model: nn.Module, batch: Batch, temperature: float = 1.0) -> Ten
         (N,) float32, in the order of `batch.targets`.
     """
     completion = {"predictors": batch.predictors, "targets": batch.targets, "temperature": temperature}
-    inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
+    inputs: dict[str, Any] = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
     if batch.layout == "shared":
         inputs["attention_mask"] = _masks(causal_lm(model).config, batch)
     else:
@@ -44,15 +44,11 @@ def sum_by_completion(values: Tensor, batch: Batch) -> Tensor:
     return values.new_zeros(batch.completions).index_add(0, batch.owners, values)
 
 
-def causal_lm(model: nn.Module) -> nn.Module:
+def causal_lm(model: Any) -> Any:
     """The transformers causal language model inside DDP, FSDP and peft wrappers."""
-    while True:
-        if hasattr(model, "module") and isinstance(model.module, nn.Module):
-            model = model.module
-        elif hasattr(model, "get_base_model"):
-            model = model.get_base_model()
-        else:
-            return model
+    while hasattr(model, "module") or hasattr(model, "get_base_model"):
+        model = model.module if hasattr(model, "module") else model.get_base_model()
+    return model
 
 
 def attach(model: nn.Module) -> nn.Module:
@@ -84,7 +80,7 @@ def head_logps(core: Any, hidden: Tensor, targets: Tensor, temperature: float) -
     rows = max(1, CHUNK_ELEMENTS // core.config.get_text_config().vocab_size)
     if hidden.shape[0] <= rows:
         return piece(hidden, targets)
-    chunks = zip(hidden.split(rows), targets.split(rows))
+    chunks = zip(hidden.split(rows), targets.split(rows), strict=True)
     if torch.is_grad_enabled():  # a chunk's logits are made again in its backward pass instead of being kept
         return torch.cat([checkpoint(piece, h, t, use_reentrant=False) for h, t in chunks])
     return torch.cat([piece(h, t) for h, t in chunks])

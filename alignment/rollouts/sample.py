@@ -71,7 +71,7 @@ def sample(
                 use_cache=True,  # Trainer switches it off in the model's configuration
                 **choice,
             )
-            for i, row in zip(chosen, output[:, width:].tolist()):
+            for i, row in zip(chosen, output[:, width:].tolist(), strict=True):
                 answers[i] = _answer(row, ends, tokenizer)
             if after_batch is not None:
                 after_batch(len(answers))

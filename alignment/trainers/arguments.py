@@ -49,6 +49,7 @@ def training_arguments(config: RunConfig, folder: Path, steps: int) -> TrainingA
         greater_is_better=training.best_metric != "loss",
         report_to=list(training.report_to) or "none",
         run_name=f"{config.recipe}-{folder.name}",
+        project="alignment",  # trackio's
         remove_unused_columns=False,
         logging_nan_inf_filter=False,  # it hides NaN, and waits for the device at every step
         ddp_broadcast_buffers=False,
@@ -75,7 +76,9 @@ def _check(config: RunConfig) -> None:
         if not value > 0:
             raise UserError(f"training.{name}={value}: must be greater than 0")
     if training.layout not in ("shared", "padded"):
-        raise UserError(f"unknown training.layout '{training.layout}': {nearest(training.layout, ['shared', 'padded'])}")
+        raise UserError(
+            f"unknown training.layout '{training.layout}': {nearest(training.layout, ['shared', 'padded'])}"
+        )
     if (training.keep_best or training.early_stopping) and training.eval_steps is None:
         name = "keep_best" if training.keep_best else "early_stopping"
         raise UserError(f"training.{name} needs training.eval_steps=N: there is nothing to compare without evaluations")

@@ -68,7 +68,8 @@ class AlignmentTrainer(Trainer):
         super().__init__(
             model=model,
             args=training_arguments(config, folder, steps),
-            train_dataset=self.train_units,  # type: ignore[arg-type]
+            train_dataset=self.train_units,
+            eval_dataset=self.eval_units or None,
             data_collator=lambda units: {"units": units},
             processing_class=tokenizer,
             callbacks=list(callbacks),
@@ -77,7 +78,7 @@ class AlignmentTrainer(Trainer):
         self.add_callback(_StopWhenAsked(self.accelerator))
         if training.early_stopping:
             self.add_callback(EarlyStoppingCallback(training.early_stopping))
-        self.pad_id = tokenizer.pad_token_id
+        self.tokenizer, self.pad_id = tokenizer, tokenizer.pad_token_id
         # Fills up a rank's micro-batches with weight zero: sharded models hang unless all ranks run equally many.
         self.filler = Unit("filler", (Group((self.pad_id,), ((self.pad_id,), (self.pad_id,))),), {"p_chosen": 1.0})
         self.sums = MetricSums()
@@ -150,7 +151,12 @@ class AlignmentTrainer(Trainer):
         finite = all(bool(values.isfinite().all()) for _, values in seen)
         if not agree(self.accelerator, not finite):
             return
-        ids = [unit.id for units, values in seen for unit, ok in zip(units, values.isfinite().tolist()) if not ok]
+        ids = [
+            unit.id
+            for units, values in seen
+            for unit, ok in zip(units, values.isfinite().tolist(), strict=True)
+            if not ok
+        ]
         if self.accelerator.num_processes > 1:
             from accelerate.utils import gather_object
 
@@ -212,7 +218,7 @@ class AlignmentTrainer(Trainer):
         state = self.accelerator.get_state_dict(self.model_wrapped) if self.is_fsdp_enabled else None
         if self.is_world_process_zero():
             self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state)
-            self.processing_class.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
         """All that an exact resume needs, written beside and renamed when whole."""
@@ -272,5 +278,3 @@ def _keep_rows_until(file: Path, step: int) -> None:
     if file.is_file():
         rows = [line for line in file.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
         file.write_text("".join(rows))
-
-

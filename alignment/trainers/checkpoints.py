@@ -76,9 +76,13 @@ def find_resume(resume: str) -> tuple[Path, Path]:
         raise UserError(f"resume={resume}: no such run folder")
     if folder.name.startswith(PREFIX):
         if not is_whole(folder):
-            raise UserError(f"resume={resume}: this checkpoint is not whole; give the run folder to take the one before")
+            raise UserError(
+                f"resume={resume}: this checkpoint is not whole; give the run folder to take the one before"
+            )
         return folder.parents[1], folder
     whole = whole_checkpoints(folder)
     if not whole:
-        raise UserError(f"resume={resume}: no whole checkpoint in {folder / 'checkpoints'} (training.save_steps=N saves some)")
+        raise UserError(
+            f"resume={resume}: no whole checkpoint in {folder / 'checkpoints'} (training.save_steps=N saves some)"
+        )
     return folder, whole[-1]

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import set_seed
 
 from alignment.batching.groups import Unit
 from alignment.batching.packing import Batch
-from alignment.config import RunConfig
+from alignment.config import ModelConfig, RunConfig
 from alignment.losses.pairwise import LossOutput, PairLogps
 from alignment.models.loading import load_model
 from alignment.models.logps import attach, sum_by_completion, token_logps
@@ -23,7 +24,6 @@ from alignment.models.reference import build_reference, reference_sums
 from alignment.trainers.base import AlignmentTrainer
 from alignment.trainers.inputs import Source, load_pairs, load_policy
 from alignment.trainers.loss_settings import build_loss
-from alignment.config import ModelConfig
 
 
 class DPOTrainer(AlignmentTrainer):
@@ -52,12 +52,17 @@ class DPOTrainer(AlignmentTrainer):
     ) -> None:
         config = config or RunConfig()
         self.loss = loss or build_loss(config.loss)
+        set_seed(config.seed)  # a fresh adapter is random
         policy, tokenizer = load_policy(model, tokenizer, config)
         self.data = load_pairs(train, eval, tokenizer, config)
         run_folder = Path(folder or config.output_dir or "outputs/dpo")
         run_folder.mkdir(parents=True, exist_ok=True)
         super().__init__(policy, tokenizer, config, run_folder, self.data.train, self.data.evaluation, callbacks)
-        other = load_model(ModelConfig(path=config.reference.path, dtype=config.model.dtype)) if config.reference.path else None
+        other = (
+            load_model(ModelConfig(path=config.reference.path, dtype=config.model.dtype))
+            if config.reference.path
+            else None
+        )
         if other is not None:
             attach(other).to(self.args.device)
         self.reference = build_reference(policy, config.reference, other)
@@ -100,7 +105,7 @@ class DPOTrainer(AlignmentTrainer):
 
         def score(model: nn.Module, units: Sequence[Unit], batch: Batch) -> LossOutput:
             sums = reference_sums(self.reference, model, batch).view(-1, 2)
-            found.extend((unit.groups, row) for unit, row in zip(units, sums.tolist()))
+            found.extend((unit.groups, row) for unit, row in zip(units, sums.tolist(), strict=True))
             return LossOutput(sums.sum(-1))
 
         for units in self.micro_batches(share):

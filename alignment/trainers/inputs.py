@@ -1,4 +1,4 @@
-"""What a trainer is given -> what it trains: a policy with its tokenizer, and pairs for training and for holding out."""
+"""What a trainer is given -> what it trains: a policy with its tokenizer, and pairs to train on and to hold out."""
 
 from __future__ import annotations
 

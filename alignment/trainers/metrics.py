@@ -35,4 +35,4 @@ class MetricSums:
         reduced = accelerator.reduce(stacked, "sum").tolist() if accelerator.num_processes > 1 else stacked.tolist()
         examples = max(reduced[len(names)], 1.0)
         means = {name: reduced[i] / examples for i, name in enumerate(names)}
-        return means, dict(zip(host_sums, reduced[len(names) + 1 :]))
+        return means, dict(zip(host_sums, reduced[len(names) + 1 :], strict=True))

@@ -28,9 +28,9 @@ _SHOWN = (
 class ProgressBar(TrainerCallback):
     """Shows step, time left, loss, margin, accuracy and useful tokens per second, on the first process only.
 
-    In a terminal it is a rich bar, with a line above it for every evaluation; elsewhere (a log file, a notebook) a plain
-    line about every tenth of the steps. The cursor stays visible and the bar is taken down at exit, so that a crash or a
-    signal leaves the terminal usable even if `on_train_end` never comes; `close()` does it at once.
+    In a terminal it is a rich bar, with a line above it for every evaluation; elsewhere (a log file, a notebook) a
+    plain line about every tenth of the steps. The cursor stays visible and the bar is taken down at exit, so that a
+    crash or a signal leaves the terminal usable even if `on_train_end` never comes; `close()` does it at once.
     """
 
     def __init__(self, console: Console | None = None) -> None:

@@ -24,13 +24,20 @@ from alignment.models.layout_check import choose_layout
 from alignment.models.logps import attach, sum_by_completion, token_logps
 
 SMALL = dict(
-    vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
+    vocab_size=97,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
 )
 SHAPES = {
     "llama": LlamaConfig(**SMALL),
     "qwen2": Qwen2Config(**SMALL),
     "mistral-window": MistralConfig(**SMALL, sliding_window=4),
-    "gemma3": Gemma3TextConfig(**SMALL, head_dim=8, sliding_window=4, layer_types=["sliding_attention", "full_attention"]),
+    "gemma3": Gemma3TextConfig(
+        **SMALL, head_dim=8, sliding_window=4, layer_types=["sliding_attention", "full_attention"]
+    ),
     "gpt2": GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=64),
 }
 
@@ -89,7 +96,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         with torch.no_grad():
             again = token_logps(model, batch)
         results.append((values.detach(), again, model.model.embed_tokens.weight.grad))
-    for one, other in zip(*results):
+    for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
@@ -143,10 +150,9 @@ def test_a_model_that_ignores_the_mask_falls_back_to_padded_rows() -> None:
 @pytest.mark.slow
 def test_layouts_agree_on_the_embedded_model() -> None:
     """float32, real answers: within 1e-5 a token and 5e-6 relative a sum."""
-    from alignment.config import DataConfig, ModelConfig
+    from alignment.config import DataConfig, ModelConfig, RunConfig
     from alignment.models.loading import load_model, load_tokenizer
     from alignment.trainers.inputs import load_pairs
-    from alignment.config import RunConfig
 
     config = ModelConfig(path="smollm2-135m")
     run = RunConfig(data=DataConfig(path="everyday", eval_path="everyday", limit=4, eval_limit=4))
@@ -156,6 +162,6 @@ def test_layouts_agree_on_the_embedded_model() -> None:
     with torch.no_grad():
         shared, padded = (pack(groups, layout) for layout in ("shared", "padded"))
         tokens = [token_logps(model, batch) for batch in (shared, padded)]
-        sums = [sum_by_completion(values, batch) for values, batch in zip(tokens, (shared, padded))]
+        sums = [sum_by_completion(values, batch) for values, batch in zip(tokens, (shared, padded), strict=True)]
     assert (tokens[0] - tokens[1]).abs().max() < 1e-5
     assert ((sums[0] - sums[1]) / sums[1]).abs().max() < 5e-6

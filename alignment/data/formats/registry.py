@@ -1,0 +1,98 @@
+"""Which format a row is in. The order below is part of the contract: the first format that claims a row has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from alignment.data.example import Example
+from alignment.data.formats import (
+    alpaca,
+    conversational,
+    cut,
+    evaluation_pairs,
+    example_record,
+    fine_grained,
+    grading,
+    hh,
+    incomplete,
+    judged_pairs,
+    labelled_answers,
+    oasst,
+    openai_summaries,
+    prompt_only,
+    rankings,
+    ratings,
+    sharegpt,
+    standard,
+    ultrafeedback,
+    unpaired,
+)
+from alignment.data.formats.common import Row, RowError
+from alignment.errors import UserError, nearest
+
+
+class Format(Protocol):
+    """A module of this folder. `parse` gives None for "not mine" and raises RowError for "mine, and unusable"."""
+
+    @property
+    def NAME(self) -> str: ...
+    @property
+    def DESCRIPTION(self) -> str: ...
+    def parse(self, row: Row) -> Example | list[Example] | None: ...
+
+
+# From the most particular to the most general, since a general layout's fields are often among a particular one's.
+ORDER: tuple[Format, ...] = (
+    example_record,
+    incomplete,
+    hh,
+    ultrafeedback,
+    oasst,
+    fine_grained,
+    grading,
+    cut,
+    judged_pairs,
+    evaluation_pairs,
+    labelled_answers,
+    openai_summaries,
+    sharegpt,
+    alpaca,
+    rankings,
+    ratings,
+    conversational,
+    standard,
+    unpaired,
+    prompt_only,
+)
+BY_NAME = {module.NAME: module for module in ORDER if module is not incomplete}
+
+
+def check_name(name: str) -> None:
+    """Refuse a format that does not exist.
+
+    Raises:
+        UserError: with the nearest names.
+    """
+    if name != "auto" and name not in BY_NAME:
+        raise UserError(f"unknown data format '{name}': {nearest(name, ['auto', *BY_NAME])}")
+
+
+def parse_row(row: Row, name: str = "auto") -> tuple[str, list[Example]]:
+    """(format name, its examples: one for nearly every format) of one row.
+
+    Raises:
+        RowError: in no known format (kind "unknown format"), or unusable in the one that it is in.
+    """
+    for module in ORDER if name == "auto" else (BY_NAME[name],):
+        found = module.parse(row)
+        if found is not None:
+            return module.NAME, found if isinstance(found, list) else [found]
+    which = "in no known format" if name == "auto" else f"not in the format '{name}'"
+    raise RowError(f"{which}: it has the fields {shown_keys(row)}", "unknown format")
+
+
+def shown_keys(keys: Iterable[object], most: int = 12) -> str:
+    """Field names for a message, in the row's order, shortened."""
+    names = [str(key)[:40] for key in keys]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "(none)"

@@ -1,0 +1,216 @@
+"""What each method reads out of examples. Every view also counts what it left out, and why."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
+
+from alignment.data.example import Example, Message, Preference, Response
+
+Counts = dict[str, int]  # reason -> how many were left out (or, for "merged", folded into another)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt, and how sure it is that `chosen` is the better one."""
+
+    id: str
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    p_chosen: float = 1.0  # in (0.5, 1]
+    margin: float | None = None  # difference of scores, in their unit
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    """One answer and whether it is a desirable one."""
+
+    id: str
+    prompt: list[Message]
+    completion: list[Message]
+    desirable: bool
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One answer, what was written about it, and whether it satisfied."""
+
+    id: str
+    prompt: list[Message]
+    completion: list[Message]
+    judgment: str | None
+    satisfactory: bool
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """A reference answer and a better one."""
+
+    id: str
+    prompt: list[Message]
+    reference: list[Message]
+    better: list[Message]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt to be answered."""
+
+    id: str
+    messages: list[Message]
+
+
+def pairs(examples: Iterable[Example], *, rated: str = "all") -> tuple[list[Pair], Counts]:
+    """Preferences, and scores where there are no preferences, as chosen and rejected.
+
+    Several preferences over the same two responses of one example (several annotators) become one pair with their mean
+    p_first and mean margin. An example without preferences gives pairs by score, with the difference as margin.
+
+    Args:
+        examples: any examples.
+        rated: of scored responses, "all" pairs with different scores, or only "best_worst".
+
+    Returns:
+        (pairs, counts). Counted: "tie", "no verdict" (NaN), "identical" (both answers are the same text),
+        "no preference" (examples that say nothing about two answers), and "merged" (annotators folded into another).
+    """
+    if rated not in ("all", "best_worst"):
+        raise ValueError(f"rated={rated!r}: all or best_worst")
+    found: list[Pair] = []
+    counts: Counter[str] = Counter()
+    for example in examples:
+        preferences = example.preferences or _by_score(example.responses, rated)
+        if not preferences:
+            tied = len({response.score for response in example.responses if response.score is not None}) == 1
+            counts["tie" if tied and len(example.responses) > 1 else "no preference"] += 1
+        for preference in _merged(preferences, counts):
+            first, second = example.responses[preference.first], example.responses[preference.second]
+            if first.messages == second.messages:
+                counts["identical"] += 1
+            elif preference.p_first == 0.5:
+                counts["tie"] += 1
+            else:
+                found.append(_pair(example, preference, first, second))
+    return found, dict(counts)
+
+
+def _pair(example: Example, preference: Preference, first: Response, second: Response) -> Pair:
+    won = preference.p_first > 0.5
+    chosen, rejected = (first, second) if won else (second, first)
+    suffix = f":{preference.first}-{preference.second}" if len(example.responses) > 2 else ""
+    return Pair(
+        id=example.id + suffix,
+        prompt=example.prompt,
+        chosen=chosen.messages,
+        rejected=rejected.messages,
+        p_chosen=preference.p_first if won else 1.0 - preference.p_first,
+        # A score difference is given as first minus second, a strength of preference without a sign.
+        margin=None if preference.margin is None else abs(preference.margin),
+    )
+
+
+def _by_score(responses: list[Response], rated: str) -> list[Preference]:
+    scored = [(index, response.score) for index, response in enumerate(responses) if response.score is not None]
+    scored = [(index, score) for index, score in scored if not math.isnan(score)]
+    if rated == "best_worst" and scored:
+        best = max(scored, key=lambda item: item[1])
+        worst = min(scored, key=lambda item: item[1])
+        scored = [best, worst]
+    return [Preference(i, j, float(a > b), abs(a - b)) for (i, a), (j, b) in combinations(scored, 2) if a != b]
+
+
+def _merged(preferences: list[Preference], counts: Counter[str]) -> list[Preference]:
+    """One preference for every two responses: the mean over annotators, a tie counting one half; NaN has no vote."""
+    votes: defaultdict[tuple[int, int], list[Preference]] = defaultdict(list)
+    for given in preferences:
+        swap = given.first > given.second
+        pair = (given.second, given.first) if swap else (given.first, given.second)
+        votes[pair].append(Preference(*pair, 1.0 - given.p_first if swap else given.p_first, given.margin))
+    merged = []
+    for (first, second), given_votes in votes.items():
+        known = [vote for vote in given_votes if not math.isnan(vote.p_first)]
+        if not known:
+            counts["no verdict"] += 1
+            continue
+        counts["merged"] += len(known) - 1
+        # A margin is the strength of the verdict it came with, so it counts for that side.
+        signed = [
+            math.copysign(abs(vote.margin), vote.p_first - 0.5) if vote.p_first != 0.5 else 0.0
+            for vote in known
+            if vote.margin is not None
+        ]
+        p_first = sum(vote.p_first for vote in known) / len(known)
+        merged.append(Preference(first, second, p_first, sum(signed) / len(signed) if signed else None))
+    counts += Counter()  # drop the zeros
+    return merged
+
+
+def unpaired(examples: Iterable[Example], *, from_pairs: bool = True) -> tuple[list[Unpaired], Counts]:
+    """Single answers with a label; an example without labels gives, if asked, its pairs' answers as good and bad.
+
+    Counted: "no label" (examples), and what `pairs` left out.
+    """
+    found: list[Unpaired] = []
+    counts: Counter[str] = Counter()
+    for example in examples:
+        labelled = [
+            (index, response) for index, response in enumerate(example.responses) if response.desirable is not None
+        ]
+        for index, response in labelled:
+            suffix = f":{index}" if len(example.responses) > 1 else ""
+            found.append(Unpaired(example.id + suffix, example.prompt, response.messages, bool(response.desirable)))
+        if labelled:
+            continue
+        both, left_out = pairs([example]) if from_pairs else ([], {})
+        counts.update({reason: count for reason, count in left_out.items() if reason != "no preference"})
+        for pair in both:
+            found.append(Unpaired(f"{pair.id}:chosen", pair.prompt, pair.chosen, True))
+            found.append(Unpaired(f"{pair.id}:rejected", pair.prompt, pair.rejected, False))
+        if not both:
+            counts["no label"] += 1
+    return found, dict(counts)
+
+
+def judged(examples: Iterable[Example]) -> tuple[list[Judged], Counts]:
+    """Answers with a written judgment, one for each judgment. Counted: "no judgment", and "no verdict" where a judgment
+    does not say whether the answer satisfied.
+    """
+    found: list[Judged] = []
+    counts: Counter[str] = Counter()
+    for example in examples:
+        for number, response in enumerate(example.responses):
+            if not response.judgments:
+                counts["no judgment"] += 1
+            for index, judgment in enumerate(response.judgments):
+                if judgment.satisfactory is None:
+                    counts["no verdict"] += 1
+                    continue
+                suffix = f":{number}-{index}" if len(example.responses) > 1 or len(response.judgments) > 1 else ""
+                found.append(
+                    Judged(example.id + suffix, example.prompt, response.messages, judgment.text, judgment.satisfactory)
+                )
+    return found, dict(counts)
+
+
+def improvements(examples: Iterable[Example]) -> tuple[list[Improvement], Counts]:
+    """Every pair as (reference, better): the rejected answer is what is to be improved. Counted: as in `pairs`."""
+    found, counts = pairs(examples)
+    return [Improvement(pair.id, pair.prompt, pair.rejected, pair.chosen) for pair in found], counts
+
+
+def prompts(examples: Iterable[Example]) -> tuple[list[Prompt], Counts]:
+    """Every prompt once, in order of first appearance. Counted: "repeated"."""
+    found: dict[str, Prompt] = {}
+    counts: Counter[str] = Counter()
+    for example in examples:
+        key = json.dumps(example.prompt, sort_keys=True)
+        if key in found:
+            counts["repeated"] += 1
+        else:
+            found[key] = Prompt(example.id, example.prompt)
+    return list(found.values()), dict(counts)

@@ -1,0 +1,148 @@
+"""The model card: model/README.md, with the front matter that model hubs read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from alignment.errors import UserError
+from alignment.evaluation.files import write_atomically
+from alignment.evaluation.summary import read_config, read_summary
+from alignment.evaluation.table import FLUENCY_LIMIT, Row, command, dotted, flat, rows, section
+from alignment.evaluation.text import decimal, number, visible
+
+# The hub id behind a built-in model's name; `tiny` is on no hub.
+_HUB_IDS = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def write_model_card(folder: Path | str, model_folder: Path | None = None) -> Path:
+    """Write README.md for the run in `folder` from its summary and configuration; returns its path.
+
+    It goes into the run's model/, or into `model_folder`, whose files say whether it is an adapter or a whole model.
+    Keys of the front matter (base_model, datasets) are given only where they are known as hub ids: a path of the
+    machine that trained means nothing to a reader.
+    """
+    folder = Path(folder)
+    summary, config = read_summary(folder), read_config(folder)
+    model_folder = model_folder or folder / "model"
+    if not model_folder.is_dir():
+        raise UserError(f"no folder {model_folder}: there is no model to write a card for")
+    card = ModelCard(f"---\n{_front_matter(summary, config, model_folder).to_yaml()}\n---\n\n{_body(summary, config)}")
+    return write_atomically(model_folder / "README.md", str(card))
+
+
+def _front_matter(summary: Mapping[str, Any], config: Mapping[str, Any], model_folder: Path) -> ModelCardData:
+    adapter = (model_folder / "adapter_config.json").is_file()
+    method = str(summary.get("method", config.get("method", "dpo")))
+    return ModelCardData(
+        base_model=_hub_id(section(config, "model").get("path")),
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag="text-generation",
+        tags=["alignment-toolkit", "preference-alignment", visible(method), *(["lora"] if adapter else [])],
+        datasets=_datasets(section(config, "data").get("path")) or None,
+    )
+
+
+def _hub_id(path: Any) -> str | None:
+    """`path` as a hub id, or None where it is a file, a folder or a name of ours."""
+    text = str(path or "")
+    text = _HUB_IDS.get(text, text)
+    return text if _HUB_ID.fullmatch(text) and not Path(text).exists() else None
+
+
+def _datasets(path: Any) -> list[str]:
+    paths = list(path) if isinstance(path, Mapping) else [path]
+    return [found for entry in paths if (found := _hub_id(entry)) is not None]
+
+
+def _body(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    base = _shown_path(section(config, "model").get("path") or summary.get("model"))
+    data = section(config, "data").get("path")
+    sources = list(data) if isinstance(data, Mapping) else [data]
+    method = str(summary.get("method", config.get("method", "dpo"))).upper()
+    sections = [
+        f"# {_md(summary.get('model', 'model'))}, aligned with {_md(method)}",
+        f"{_md(base)} trained on preferences ({', '.join(_md(_shown_path(source)) for source in sources)}) with the "
+        f"recipe {_md(summary.get('recipe', 'custom'))} of alignment-toolkit, seed {_md(summary.get('seed', 0))}.",
+        _md(config.get("description") or ""),
+        "## Results",
+        _results(rows(summary)),
+        "## Data",
+        _pairs_table(("count", ""), flat(section(summary, "data"))) or "No counts were recorded.",
+        "## How it was made",
+        "```sh\n" + command(summary).replace("```", "` ` `") + "\n```",
+        _settings(config),
+        _pairs_table(("package", "version"), flat(section(summary, "versions"))),
+        "## Limits",
+        _limits(summary),
+    ]
+    return "\n\n".join(part for part in sections if part) + "\n"
+
+
+def _shown_path(path: Any) -> str:
+    """A hub id or a built-in's name as it stands; of a local path the last part alone."""
+    text = str(path or "a model")
+    return text if _hub_id(text) else (Path(text).name or text)
+
+
+def _results(lines: list[Row]) -> str:
+    table = ["| | before | after | difference | 95 % interval |", "|---|--:|--:|--:|--:|"]
+    table += [
+        "| " + " | ".join(_md(cell) for cell in (row.label, row.before, row.after, row.difference, row.interval)) + " |"
+        for row in lines
+    ]
+    notes = [f"- {_md(row.label)}: {_md(row.reading)}" for row in lines if row.reading]
+    return "\n".join(table) + ("\n\n" + "\n".join(notes) if notes else "")
+
+
+def _pairs_table(heading: tuple[str, str], pairs: Any) -> str:
+    lines = [f"| {_md(name)} | {_md(value)} |" for name, value in pairs]
+    return "\n".join([f"| {heading[0]} | {heading[1]} |", "|---|--:|", *lines]) if lines else ""
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+    """The settings that matter most, as one table; the whole of them are in the run's config.yaml."""
+    picked = {
+        "loss": section(config, "loss"),
+        "peft": {key: section(config, "peft").get(key) for key in ("method", "r", "alpha")},
+        "training": {
+            key: section(config, "training").get(key)
+            for key in ("learning_rate", "batch_size", "epochs", "max_steps", "optimizer", "scheduler", "bf16")
+        },
+    }
+    known = {
+        group: {key: value for key, value in values.items() if value is not None} for group, values in picked.items()
+    }
+    return _pairs_table(("setting", "value"), dotted(known))
+
+
+def _limits(summary: Mapping[str, Any]) -> str:
+    score, fluency = section(summary, "score"), section(summary, "fluency")
+    points = [
+        "Trained on preferences alone: it learned which answers are preferred, not which are true. It keeps the base "
+        "model's errors, biases and licence.",
+        "One run with one seed: the intervals cover the choice of held-out prompts, not what another seed would give.",
+    ]
+    if score.get("name"):
+        points.append(
+            f"The score {_md(score['name'])} is computed by a program. A higher score is not a better answer in "
+            "every respect; read the samples in report.html."
+        )
+    before, after = number(fluency.get("before")), number(fluency.get("after"))
+    if before is not None and after is not None and after - before < -FLUENCY_LIMIT:
+        points.append(
+            f"Its answers drifted from good English: their log-prob per token under the reference model fell by "
+            f"{decimal(before - after)} nats. Not fit for use as it is."
+        )
+    return "\n".join(f"- {point}" for point in points)
+
+
+def _md(text: Any) -> str:
+    """`text` as plain words inside Markdown: on one line, with what Markdown or HTML would interpret escaped."""
+    line = " ".join(visible(text).split())
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", line)

@@ -1,0 +1,185 @@
+"""The story of one run: choose a folder, build the trainer, answer prompts, train, answer them again, report.
+
+`accelerate launch train.py recipe=…` and `align train recipe=…` end up here, on every process.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+import transformers
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, set_seed
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from alignment.config import RunConfig
+from alignment.errors import UserError, unknown
+from alignment.evaluation.card import write_model_card
+from alignment.evaluation.curves import plot_curves
+from alignment.evaluation.end_of_run import Answers, EndOfRun, pair_entry, peak_memory_mb, versions
+from alignment.evaluation.report import write_report
+from alignment.evaluation.summary import render_samples, render_summary, write_summary
+from alignment.launch.folders import choose_run_folder, probe_writable
+from alignment.trainers.checkpoints import find_resume
+from alignment.trainers.dpo import DPOTrainer
+from alignment.trainers.progress import ProgressBar
+from alignment.trainers.termination import TERMINATION
+
+METHODS: dict[str, Callable[..., Any]] = {"dpo": DPOTrainer}
+
+
+def run(config: RunConfig, overrides: list[str]) -> Path:
+    """Train `config` to its end and report; returns the run folder.
+
+    Raises:
+        UserError: bad input of any kind; the launcher prints it and exits 2.
+        Interrupted: SIGTERM; a checkpoint is saved, and there is no summary.
+    """
+    TERMINATION.install()
+    quiet_libraries()
+    state = PartialState(cpu=not torch.cuda.is_available())
+    console = Console(quiet=not state.is_main_process)
+    if config.method not in METHODS:
+        raise unknown("method", config.method, METHODS)
+
+    folder, checkpoint = open_folder(config, state)
+    set_seed(config.seed)
+    console.print(
+        f"[bold]{config.recipe}[/bold]  {config.model.name}  seed {config.seed}  →  {folder}", highlight=False
+    )
+    trainer = METHODS[config.method](config=config, folder=folder, callbacks=[ProgressBar()])
+    describe(trainer, console)
+    started = time.perf_counter()
+
+    end = EndOfRun(trainer, trainer.data.prompts) if config.evaluation.prompts and trainer.data.prompts else None
+    before = answers_before(end, folder, console, state)
+
+    if checkpoint:
+        console.print(f"resuming from {checkpoint.name}", highlight=False)
+        trainer.resume(checkpoint)
+    else:
+        trainer.train()
+    TERMINATION.raise_if_agreed(trainer.accelerator)
+    trainer.save_policy(folder / "model")
+
+    console.print("answering the held-out prompts again, and scoring held-out pairs …", highlight=False)
+    summary: dict[str, Any] = {
+        "recipe": config.recipe,
+        "method": config.method,
+        "model": config.model.name,
+        "seed": config.seed,
+        "steps": trainer.state.global_step,
+    }
+    samples: list[dict[str, Any]] = []
+    if trainer.eval_units:
+        pairs = pair_entry(trainer.evaluate(), len(trainer.eval_units))
+        summary |= {"pairs": pairs} if pairs else {}
+    if end is not None and before is not None:
+        after = end.ask()
+        summary |= end.table(before, after)
+        samples = end.samples(before, after)
+    summary |= {
+        "tokens_per_second": trainer.tokens_seen / max(trainer.train_seconds, 1e-9),
+        "peak_memory_mb": peak_memory_mb(),
+        "seconds": time.perf_counter() - started,
+        "data": trainer.data.counts,
+        "layout": trainer.layout,
+        "versions": versions(),
+        "overrides": overrides,
+    }
+    if state.is_main_process:
+        report(folder, summary, samples, config.evaluation.shown, console)
+    state.wait_for_everyone()
+    return folder
+
+
+def quiet_libraries() -> None:
+    """Our own lines say what happens; loading bars and deprecation notes of the libraries would bury them."""
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    datasets.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+def open_folder(config: RunConfig, state: PartialState) -> tuple[Path, Path | None]:
+    """(run folder, checkpoint to resume from). Rank 0 chooses and probes, before any model is loaded."""
+    found: list[Any] = [None, None, None]  # folder, checkpoint, error
+    if state.is_main_process:
+        try:
+            if config.resume:
+                folder, checkpoint = find_resume(config.resume)
+            else:
+                folder, checkpoint = choose_run_folder(config), None
+            probe_writable(folder)
+            config.output_dir = str(folder)
+            if not config.resume:
+                (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+            found = [folder, checkpoint, None]
+        except UserError as error:
+            found[2] = str(error)
+    broadcast_object_list(found)
+    if found[2]:
+        raise UserError(found[2])
+    config.output_dir = str(found[0])
+    return found[0], found[1]
+
+
+def describe(trainer: Any, console: Console) -> None:
+    """What is about to be trained, in three lines."""
+    counts, model = trainer.data.counts, trainer.model
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    console.print(
+        f"{len(trainer.train_units)} training pairs, {len(trainer.eval_units)} held out; "
+        f"{trainer.args.max_steps} steps of {trainer.config.training.batch_size}; "
+        f"{trained / 1e6:.1f} of {total / 1e6:.0f} million weights trained",
+        highlight=False,
+    )
+    for split, found in counts.items():
+        lost = {k: v for k, v in found.items() if v and (k.startswith("left_out") or k in LOSSES)}
+        if lost:
+            console.print(
+                f"  {split}: " + ", ".join(f"{v} {k.replace('_', ' ')}" for k, v in lost.items()), highlight=False
+            )
+    if trainer.layout_note:
+        console.print(trainer.layout_note, highlight=False)
+
+
+LOSSES = ("skipped", "truncated", "prompt_too_long", "same_after_cut")
+
+
+def answers_before(end: EndOfRun | None, folder: Path, console: Console, state: PartialState) -> Answers | None:
+    """The untrained policy's answers, made once and kept in the run folder, so a resumed run compares with them."""
+    if end is None:
+        return None
+    file = folder / "before.json"
+    if file.is_file():
+        return Answers.load(file)
+    console.print(f"answering {len(end.prompts)} held-out prompts before training …", highlight=False)
+    answers = end.ask()
+    if state.is_main_process:
+        answers.save(file)
+    return answers
+
+
+def report(folder: Path, summary: dict[str, Any], samples: list[dict[str, Any]], shown: int, console: Console) -> None:
+    """Write samples, curves, summary, report page and model card, and print the table."""
+    if samples:
+        rows = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+        (folder / "samples.jsonl").write_text(rows, encoding="utf-8")
+    plot_curves(folder)
+    write_summary(folder, summary)
+    write_model_card(folder)
+    write_report(folder)
+    if samples:
+        render_samples(samples, console, shown)
+    render_summary(summary, console)
+    console.print(f"report: {folder / 'report.html'}   model: {folder / 'model'}", highlight=False)

@@ -1,0 +1,80 @@
+"""Values that have the right type and still make no sense, refused before any model is loaded."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from alignment.config import RunConfig
+from alignment.errors import UserError, nearest
+
+CHOICES = {
+    "model.dtype": ("float32", "bfloat16", "float16"),
+    "data.template": ("chat", "raw"),
+    "data.on_bad_row": ("skip", "stop"),
+    "peft.method": ("lora", "none"),
+    "reference.kind": ("auto", "adapter_off", "frozen_copy"),
+    "reference.when": ("step", "precompute"),
+    "training.layout": ("shared", "padded"),
+    "training.report_to": ("wandb", "tensorboard", "trackio"),
+}
+
+# key: (lowest, highest); a null value passes.
+RANGES = {
+    "seed": (0, 2**32 - 1),
+    "data.limit": (1, math.inf),
+    "data.eval_limit": (1, math.inf),
+    "data.max_prompt_length": (1, math.inf),
+    "data.max_completion_length": (1, math.inf),
+    "peft.r": (1, math.inf),
+    "peft.dropout": (0, 0.99),
+    "training.learning_rate": (0, 1),
+    "training.batch_size": (1, math.inf),
+    "training.epochs": (0, math.inf),
+    "training.max_steps": (1, math.inf),
+    "training.token_budget": (1, math.inf),
+    "training.weight_decay": (0, math.inf),
+    "training.warmup_ratio": (0, 1),
+    "training.max_grad_norm": (0, math.inf),
+    "training.logging_steps": (1, math.inf),
+    "training.eval_steps": (1, math.inf),
+    "training.save_steps": (1, math.inf),
+    "training.save_total_limit": (1, math.inf),
+    "training.early_stopping": (1, math.inf),
+    "evaluation.prompts": (0, math.inf),
+    "evaluation.max_new_tokens": (1, math.inf),
+    "evaluation.temperature": (0, math.inf),
+    "evaluation.batch_size": (1, math.inf),
+    "evaluation.shown": (0, math.inf),
+}
+
+# key: shares in which neither end, or not the lower one, makes sense.
+SHARES = {"data.eval_fraction": (0, 1, "greater than 0 and less than 1"), "evaluation.top_p": (0, 1.0001, "in (0, 1]")}
+
+
+def check_values(config: RunConfig) -> None:
+    """Raises UserError for the first value that is not among its choices or outside its range."""
+    for key, options in CHOICES.items():
+        given = _get(config, key)
+        for value in given if isinstance(given, list) else [given]:
+            if value not in options:
+                raise UserError(f"{key}={value}: {nearest(str(value), options)} (known: {', '.join(options)})")
+    for key, (low, high) in RANGES.items():
+        value = _get(config, key)
+        if value is not None and not low <= value <= high:
+            limits = f"between {low} and {high}" if high < math.inf else f"at least {low}"
+            raise UserError(f"{key}={value}: must be {limits}")
+    for key, (low, high, words) in SHARES.items():
+        if not low < _get(config, key) < high:
+            raise UserError(f"{key}={_get(config, key)}: must be {words}")
+    if not config.model.path:
+        raise UserError("no model: give model=NAME, or model.path=FOLDER|HUB-ID|FILE.gguf")
+    if not config.data.path:
+        raise UserError("no data: give data=everyday, or data.path=FILE|FOLDER|HUB-ID")
+
+
+def _get(config: RunConfig, key: str) -> Any:
+    node: Any = config
+    for part in key.split("."):
+        node = getattr(node, part)
+    return node

@@ -1,0 +1,65 @@
+"""Every recipe, a few steps to its end on `tiny`: the run folder is whole and loads with plain libraries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from alignment.launch.entry import main
+from tests.launching import launch
+
+FEW = ["training.max_steps=6", "evaluation.prompts=8", "evaluation.max_new_tokens=16", "data.eval_limit=24"]
+FILES = ["before.json", "config.yaml", "curves.png", "metrics.jsonl", "report.html", "samples.jsonl", "summary.json"]
+
+
+def check(run: Path, processes: int = 1) -> dict:
+    """The run folder's contract; returns the summary."""
+    for name in FILES:
+        assert (run / name).stat().st_size > 0, name
+    assert (run / "model" / "README.md").is_file()
+    summary = json.loads((run / "summary.json").read_text())
+    score, pairs = summary["score"], summary["pairs"]
+    assert score["prompts"] == 8 and score["ci95"][0] <= score["difference"] <= score["ci95"][1]
+    assert score["difference"] == pytest.approx(score["after"] - score["before"])
+    assert pairs["n"] == 24 and 0 <= pairs["accuracy"] <= 1
+    assert summary["steps"] == 6 and summary["recipe"] == "dpo" and summary["seed"] == 3
+    assert {"mean", "se"} <= summary["kl"].keys() and summary["fluency"]["before"] < 0
+    assert summary["length"]["before"] <= 16 and summary["tokens_per_second"] > 0 and summary["peak_memory_mb"] > 0
+    samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().split("\n")[:-1]]
+    assert len(samples) == 8 and all(sample["prompt"] for sample in samples)
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in steps if "loss" in row] == [1, 2, 3, 4, 5, 6]
+    return summary
+
+
+def test_dpo_in_process_and_its_model_loads_with_plain_peft(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = tmp_path / "run"
+    assert main(["recipe=dpo", "model=tiny", "seed=3", *FEW, f"output_dir={run}"]) == 0
+    check(run)
+    printed = capsys.readouterr().out
+    assert "before" in printed and "95 % interval" in printed and "report.html" in printed
+
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoTokenizer
+
+    model = AutoPeftModelForCausalLM.from_pretrained(run / "model")
+    tokenizer = AutoTokenizer.from_pretrained(run / "model")
+    ids = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], return_tensors="pt", return_dict=True)
+    trained = model(**ids).logits
+    with model.disable_adapter():
+        assert not torch.equal(model(**ids).logits, trained)
+
+    assert main(["recipe=dpo", "model=tiny", *FEW, f"output_dir={run}"]) == 2  # it would write over the first run
+    assert "is not empty" in capsys.readouterr().err
+
+
+def test_two_processes_run_every_trainer_to_its_end(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = launch(["train.py", "recipe=dpo", "model=tiny", "seed=3", *FEW, f"output_dir={run}"], processes=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    summary = check(run)
+    assert done.stdout.count("95 % interval") == 1  # rank 0 alone speaks
+    assert summary["data"]["train"]["pairs"] > 100

@@ -1,0 +1,133 @@
+"""PlainWords against scores worked out by hand, what it must refuse to reward, and its invariants."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignment.errors import UserError
+from alignment.feedback.rules import REWARDS, PlainWords, build_reward
+
+PLAIN = "The cat sat on the mat in the sun and it was warm."  # 13 words, 8 little ones, none long
+VOCABULARY = ["the", "cat", "of", "warm", "elephant", "is", "marvellous", "and.", "one"]
+
+
+def score(text: str) -> float:
+    return PlainWords().score([[]], [text])[0]
+
+
+def test_a_short_plain_answer_gets_all_points() -> None:
+    assert score(PLAIN) == 10.0
+
+
+def test_one_point_for_each_doubling_of_the_length_past_20_words() -> None:
+    names = ["red", "old", "big", "sad", "wet", "tan", "fat", "shy"]
+    sentences = [f"The {name} dog and the {name} cat are in the house." for name in names]
+    four, eight = " ".join(sentences[:4]), " ".join(sentences)  # 11 words a sentence; no long word
+    gained = score(four) / distinct(four) - score(eight) / distinct(eight)
+    assert gained == pytest.approx(1.0)
+    assert score(four) / distinct(four) == pytest.approx(10 - math.log2(44 / 20))
+
+
+def distinct(text: str) -> float:
+    words = text.lower().replace(".", "").split()
+    triples = list(zip(words, words[1:], words[2:], strict=False))
+    return len(set(triples)) / len(triples)
+
+
+def test_one_point_for_each_tenth_of_long_words() -> None:
+    text = "The {} sat on the mat in the sun and it was warm."
+    assert score(text.format("elephant")) == pytest.approx(10 - 10 / 13)  # 1 of 13 words has 8 letters
+    assert score(text.format("giraffe")) == pytest.approx(10.0)  # 7 letters are not long
+
+
+def test_long_sentences_cost_a_point_for_each_doubling_past_15_words() -> None:
+    one = "The cat and a dog sat in the sun by an old red barn as we ate our lunch."  # 19 words
+    two = "The cat and a dog sat in the sun. By an old red barn as we ate our lunch."
+    assert score(one) == pytest.approx(10 - math.log2(19 / 15))
+    assert score(two) == pytest.approx(10.0)
+
+
+def test_a_list_number_is_no_sentence() -> None:
+    numbered = "1. Wash the rice in a bowl of cold water until it is clear and then put it on the stove."
+    # 21 words with the number, 1 sentence.
+    assert score(numbered) == pytest.approx(10 - math.log2(21 / 20) - math.log2(21 / 15))
+
+
+def test_two_points_for_each_halving_under_12_words() -> None:
+    assert score("It is on the red mat.") == pytest.approx(8.0)  # 6 words
+    assert score("It is there.") == pytest.approx(6.0)  # 3 words
+    assert score("It is here and there on that mat by the old door.") == pytest.approx(10.0)  # 12 words
+
+
+def test_word_lists_lose_points() -> None:
+    text = "Cat dog fish bird horse sheep goat duck hen pig rat owl bee fox the"  # 1 little word of 15
+    assert score(text) == pytest.approx(10 - 20 * (0.2 - 1 / 15))
+
+
+@pytest.mark.parametrize("text", ["", "   \n", "!!! ??? ...", "***", "🙂🙂🙂", "__"])
+def test_no_word_scores_nothing(text: str) -> None:
+    assert score(text) == 0.0
+
+
+@pytest.mark.parametrize(
+    "gibberish",
+    [
+        "the " * 40,
+        "you you you you you you you you you",
+        "It is the cat. " * 10,
+        "a # $ % & * ( ) = + the ^ ~ of | to < it",
+        "I",
+    ],
+)
+def test_gibberish_scores_far_below_plain_english(gibberish: str) -> None:
+    assert score(gibberish) < 5.0 < score(PLAIN)
+
+
+def test_one_word_repeated_by_hand() -> None:
+    # 40 words, 38 triples of which 1 is distinct, one sentence of 40 words.
+    points = 10 - math.log2(40 / 20) - math.log2(40 / 15)
+    assert score("the " * 40) == pytest.approx(points / 38)
+
+
+def test_an_apostrophe_does_not_split_a_word() -> None:
+    assert (
+        score("It's what we don't do that is bad for us and you.")
+        == score("It’s what we don’t do that is bad for us and you.")
+        == 10.0
+    )
+
+
+@settings(deadline=None)
+@given(st.text(max_size=300))
+def test_always_between_0_and_10(text: str) -> None:
+    assert 0.0 <= score(text) <= 10.0
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(VOCABULARY), min_size=12, max_size=40))
+def test_saying_it_all_twice_never_helps(words: list[str]) -> None:
+    text = " ".join(words)
+    assert score(f"{text} {text}") <= score(text) + 1e-9
+
+
+@settings(deadline=None)
+@given(st.text(alphabet=st.characters(codec="ascii"), max_size=200))
+def test_case_and_outer_space_do_not_matter(text: str) -> None:
+    assert score(f"  {text.upper()}\n") == pytest.approx(score(text.lower()))
+
+
+def test_one_score_for_each_completion() -> None:
+    prompt = [{"role": "user", "content": "Where is the cat?"}]
+    assert PlainWords().score([prompt] * 2, [PLAIN, ""]) == [10.0, 0.0]
+    assert PlainWords().score([], []) == []
+
+
+def test_rewards_are_built_by_name() -> None:
+    assert isinstance(build_reward("plain_words"), PlainWords)
+    assert set(REWARDS) == {"plain_words"}
+    with pytest.raises(UserError, match=r"unknown score 'plain_word'.*did you mean plain_words"):
+        build_reward("plain_word")
