@@ -47,7 +47,7 @@ demo: install
 	@$(LAUNCH) train.py recipe=dpo $(ARGS)
 
 test: install
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 slow: install
 	$(BIN)/python -m pytest -m slow $(ARGS)

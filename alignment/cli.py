@@ -111,6 +111,13 @@ def convert(
 
     report = convert_data(path, out, to=to, format=format, split=split, on_bad_row=on_bad_row)
     print(report.summary())
+    for bad in report.skipped[:LISTED]:
+        print(f"  {bad}")
+    if len(report.skipped) > LISTED:
+        print(f"  … and {len(report.skipped) - LISTED} more")
+
+
+LISTED = 20  # bad rows named one by one
 
 
 @app.command()

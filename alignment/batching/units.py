@@ -21,6 +21,7 @@ class TokenCounts:
     truncated: int = 0  # pairs with a completion cut at the limit
     same_after_cut: list[str] = field(default_factory=list)  # ids: equal once cut, so nothing tells them apart
     prompt_too_long: list[str] = field(default_factory=list)
+    turns_in_answer: list[str] = field(default_factory=list)  # ids: a user's turn stands in an answer
 
     def as_dict(self) -> dict[str, int]:
         return {
@@ -28,6 +29,7 @@ class TokenCounts:
             "truncated": self.truncated,
             "prompt_too_long": len(self.prompt_too_long),
             "same_after_cut": len(self.same_after_cut),
+            "turns_in_answer": len(self.turns_in_answer),
         }
 
 
@@ -39,6 +41,9 @@ def pair_units(pairs: Sequence[Pair], tokenizer: Any, data: DataConfig) -> tuple
     """
     units, counts = [], TokenCounts()
     for pair in pairs:
+        if any(message["role"] == "user" for message in (*pair.chosen, *pair.rejected)):
+            counts.turns_in_answer.append(pair.id)  # its tokens would be trained as if the model should say them
+            continue
         prompt, chosen = encode_pair(tokenizer, pair.prompt, pair.chosen, data.template)
         _, rejected = encode_pair(tokenizer, pair.prompt, pair.rejected, data.template)
         if len(prompt) > data.max_prompt_length:

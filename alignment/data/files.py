@@ -81,7 +81,7 @@ def _object(line: bytes) -> dict[str, Any] | RowError:
     except RecursionError:
         return RowError("JSON nested too deeply")
     except json.JSONDecodeError as error:
-        return RowError(f"broken JSON: {error.msg} at column {error.colno}")
+        return RowError(f"broken JSON: {error.msg.removesuffix(' starting at')} at column {error.colno}")
     except ValueError as error:  # a number of more digits than Python reads
         return RowError(f"broken JSON: {error}")
     return value if isinstance(value, dict) else RowError(f"{_json_kind(value)}, not a JSON object")

@@ -56,7 +56,9 @@ class LoadReport:
         if self.formats:
             parts.append("formats: " + ", ".join(f"{name} {count}" for name, count in self.formats.most_common()))
         if self.skipped:
-            parts.append("skipped: " + "; ".join(f"{count} × {why}" for why, count in self.reasons.most_common(3)))
+            shown = [f"{count} × {why}" for why, count in self.reasons.most_common(5)]
+            more = len(self.reasons) - len(shown)
+            parts.append("skipped: " + "; ".join(shown) + (f"; and {more} more reasons" if more else ""))
         if self.sampled_out:
             parts.append(f"{self.sampled_out} examples left out by sampling")
         if self.left_out:
@@ -176,6 +178,9 @@ def _located(example: Example, source: str, row: int) -> dict[str, Any]:
     if "source" in meta:
         meta.setdefault("origin", {"source": meta["source"], "row": meta.get("row")})
     try:
+        for response in example.responses:
+            written = [part for judgment in response.judgments for part in (judgment.text, judgment.annotator)]
+            "".join(part for part in (response.source, *written) if part).encode("utf-8")
         return {**meta, "id": content_id(example), "source": source, "row": row}
     except UnicodeEncodeError as error:
         raise RowError("holds half a surrogate pair, which is no text") from error

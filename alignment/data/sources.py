@@ -37,7 +37,9 @@ def resolve(path: str, split: str) -> list[Source]:
     if path in builtin.names():
         file = builtin.path_of(path, split)
         if file is None:
-            raise UserError(f"the built-in set '{path}' has no split '{split}': it has train and test")
+            raise UserError(
+                f"the built-in set '{path}' has no split '{split}'; there are {', '.join(builtin.splits(path))}"
+            )
         return [_source(file, split)]
     if glob.has_magic(path):
         files = sorted(Path(name) for name in glob.glob(str(local), recursive=True) if Path(name).is_file())
@@ -104,7 +106,7 @@ def _hub(path: str, split: str) -> Source:
     except Exception as error:  # many kinds, from the network, the hub and the scripts of old data sets
         reason = str(error).strip().splitlines()
         raise UserError(
-            f"no file or folder {path}, and it could not be had from the hub as a data set: "
+            f"{_missing(Path(path))}, and it could not be had from the hub as a data set: "
             f"{type(error).__name__}: {reason[0][:200] if reason else 'no reason given'}"
         ) from error
     return Source(path, _hub_rows(found))

@@ -63,7 +63,10 @@ class Composer:
             parsed = [self._settled(line) for line in overrides]
             lines = [line for override in parsed for line in self._lines(override, parsed)]
             if not any(override.key_or_group == "recipe" and override.value() for override in parsed):
-                raise mistakes.no_recipe(self.files.recipes)
+                resumed = next((o.value() for o in parsed if o.key_or_group == "resume" and o.value()), None)
+                if resumed is None:
+                    raise mistakes.no_recipe(self.files.recipes)
+                return _stored(str(resumed), overrides)
             try:
                 tree = compose("config", lines)
             except (HydraException, OmegaConfBaseException) as error:
@@ -143,6 +146,22 @@ class Composer:
         except (HydraException, OmegaConfBaseException):
             tree = OmegaConf.structured(RunConfig)
         return mistakes.known_keys(tree)
+
+
+def _stored(resume: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration that the run to resume wrote down, with plain key=value overrides on top."""
+    folder = Path(resume).expanduser()
+    places = [place / "config.yaml" for place in (folder, *list(folder.parents)[:2])]  # a run, or a checkpoint in one
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise UserError(f"resume={resume}: no run folder with a config.yaml there; give one, or the recipe again")
+    try:
+        tree = OmegaConf.merge(OmegaConf.structured(RunConfig), _load_yaml(file), OmegaConf.from_dotlist([*overrides]))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{file}, with {' '.join(overrides)}: {' '.join(str(error).split())[:200]}") from error
+    assert isinstance(tree, DictConfig)
+    tree.output_dir = None  # the folder of `resume` is gone on with
+    return tree
 
 
 @contextmanager

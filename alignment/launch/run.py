@@ -63,14 +63,25 @@ def run(config: RunConfig, overrides: list[str]) -> Path:
     before = answers_before(end, folder, console, state)
 
     if checkpoint:
-        console.print(f"resuming from {checkpoint.name}", highlight=False)
+        console.print(f"resuming from {checkpoint.name}", highlight=False, soft_wrap=True)
         trainer.resume(checkpoint)
     else:
         trainer.train()
     TERMINATION.raise_if_agreed(trainer.accelerator)
     trainer.save_policy(folder / "model")
 
-    console.print("answering the held-out prompts again, and scoring held-out pairs …", highlight=False)
+    console.print("answering the held-out prompts again, and scoring held-out pairs …", highlight=False, soft_wrap=True)
+    summary, samples = measure(trainer, end, before)
+    summary |= {"seconds": time.perf_counter() - started, "overrides": overrides}
+    if state.is_main_process:
+        report(folder, summary, samples, config.evaluation.shown, console)
+    state.wait_for_everyone()
+    return folder
+
+
+def measure(trainer: Any, end: EndOfRun | None, before: Answers | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """(summary, samples) of a trained policy: held-out pairs, and the prompts asked again. Every rank takes a share."""
+    config = trainer.config
     summary: dict[str, Any] = {
         "recipe": config.recipe,
         "method": config.method,
@@ -89,16 +100,11 @@ def run(config: RunConfig, overrides: list[str]) -> Path:
     summary |= {
         "tokens_per_second": trainer.tokens_seen / max(trainer.train_seconds, 1e-9),
         "peak_memory_mb": peak_memory_mb(),
-        "seconds": time.perf_counter() - started,
         "data": trainer.data.counts,
         "layout": trainer.layout,
         "versions": versions(),
-        "overrides": overrides,
     }
-    if state.is_main_process:
-        report(folder, summary, samples, config.evaluation.shown, console)
-    state.wait_for_everyone()
-    return folder
+    return summary, samples
 
 
 def quiet_libraries() -> None:
@@ -142,6 +148,7 @@ def describe(trainer: Any, console: Console) -> None:
         f"{trainer.args.max_steps} steps of {trainer.config.training.batch_size}; "
         f"{trained / 1e6:.1f} of {total / 1e6:.0f} million weights trained",
         highlight=False,
+        soft_wrap=True,
     )
     for split, found in counts.items():
         lost = {k: v for k, v in found.items() if v and (k.startswith("left_out") or k in LOSSES)}
@@ -150,10 +157,10 @@ def describe(trainer: Any, console: Console) -> None:
                 f"  {split}: " + ", ".join(f"{v} {k.replace('_', ' ')}" for k, v in lost.items()), highlight=False
             )
     if trainer.layout_note:
-        console.print(trainer.layout_note, highlight=False)
+        console.print(trainer.layout_note, highlight=False, soft_wrap=True)
 
 
-LOSSES = ("skipped", "truncated", "prompt_too_long", "same_after_cut")
+LOSSES = ("skipped", "truncated", "prompt_too_long", "same_after_cut", "turns_in_answer")
 
 
 def answers_before(end: EndOfRun | None, folder: Path, console: Console, state: PartialState) -> Answers | None:
@@ -163,7 +170,7 @@ def answers_before(end: EndOfRun | None, folder: Path, console: Console, state: 
     file = folder / "before.json"
     if file.is_file():
         return Answers.load(file)
-    console.print(f"answering {len(end.prompts)} held-out prompts before training …", highlight=False)
+    console.print(f"answering {len(end.prompts)} held-out prompts before training …", highlight=False, soft_wrap=True)
     answers = end.ask()
     if state.is_main_process:
         answers.save(file)
@@ -182,4 +189,4 @@ def report(folder: Path, summary: dict[str, Any], samples: list[dict[str, Any]],
     if samples:
         render_samples(samples, console, shown)
     render_summary(summary, console)
-    console.print(f"report: {folder / 'report.html'}   model: {folder / 'model'}", highlight=False)
+    console.print(f"report: {folder / 'report.html'}   model: {folder / 'model'}", highlight=False, soft_wrap=True)

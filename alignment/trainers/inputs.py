@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -95,17 +96,19 @@ def _are_paths(source: Source) -> bool:
 
 
 def split_by_prompt(found: list[Pair], fraction: float) -> tuple[list[Pair], list[Pair]]:
-    """(training, held-out) pairs: about `fraction` of the prompts, chosen by their hash, so no prompt is in both."""
+    """(training, held-out) pairs: `fraction` of the prompts, those of smallest hash, so no prompt is in both."""
     if not 0 <= fraction < 1:
         raise UserError(f"data.eval_fraction={fraction}: must be in [0, 1)")
-    train: list[Pair] = []
-    held_out: list[Pair] = []
-    for pair in found:
-        digest = hashlib.blake2b(json.dumps(pair.prompt, sort_keys=True).encode(), digest_size=4).digest()
-        (held_out if int.from_bytes(digest, "big") / 2**32 < fraction else train).append(pair)
+    prompts = sorted({_hash(pair) for pair in found})
+    chosen = set(prompts[: math.ceil(fraction * len(prompts))])
+    train = [pair for pair in found if _hash(pair) not in chosen]
     if not train:
         raise UserError(f"data.eval_fraction={fraction} leaves nothing to train on: give data.eval_path, or lower it")
-    return train, held_out
+    return train, [pair for pair in found if _hash(pair) in chosen]
+
+
+def _hash(pair: Pair) -> bytes:
+    return hashlib.blake2b(json.dumps(pair.prompt, sort_keys=True).encode(), digest_size=8).digest()
 
 
 def _sample(found: list[Pair], limit: int | None, seed: int) -> list[Pair]:

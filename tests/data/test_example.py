@@ -49,6 +49,7 @@ EXAMPLES: st.SearchStrategy[Example] = st.builds(
 )
 
 
+@settings(derandomize=True, deadline=None)
 @given(EXAMPLES)
 def test_dictionary_round_trip(example: Example) -> None:
     record = example.to_dict()
@@ -57,7 +58,7 @@ def test_dictionary_round_trip(example: Example) -> None:
     assert record["prompt"] != example.prompt  # nothing is shared with the example
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.lists(EXAMPLES, max_size=4))
 def test_arrow_round_trip(examples: list[Example]) -> None:
     stored = Examples.write(iter(examples))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from alignment.data.formats.common import RowError
@@ -44,6 +44,7 @@ def test_identical_texts_are_not_split() -> None:
 _WORDS = st.lists(st.text("abé", min_size=1, max_size=3), min_size=1, max_size=4).map(" ".join)
 
 
+@settings(derandomize=True, deadline=None)
 @given(_WORDS, _WORDS, _WORDS)
 def test_parts_join_to_the_texts_and_no_word_is_cut(shared: str, one: str, two: str) -> None:
     chosen, rejected = f"{shared} {one}", f"{shared} {two}"
@@ -55,6 +56,7 @@ def test_parts_join_to_the_texts_and_no_word_is_cut(shared: str, one: str, two: 
     assert first.split()[:1] != second.split()[:1] or 1 in (len(first.split()), len(second.split()))
 
 
+@settings(derandomize=True, deadline=None)
 @given(st.text(max_size=12), st.text(max_size=12))
 def test_any_two_texts_are_split_or_refused(chosen: str, rejected: str) -> None:
     try:

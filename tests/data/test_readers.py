@@ -114,10 +114,13 @@ def test_blank_lines_alone_are_no_rows(tmp_path: Path) -> None:
 
 
 def test_half_a_surrogate_pair_is_a_bad_row(tmp_path: Path) -> None:
-    file = write(tmp_path / "pairs.jsonl", [GOOD, '{"prompt": "a", "chosen": "\\ud83d", "rejected": "c"}'])
-    assert [bad.reason for bad in load_examples(file).report.skipped] == [
-        "holds half a surrogate pair, which is no text"
-    ]
+    answer = '{"prompt": "a", "chosen": "\\ud83d", "rejected": "c"}'
+    judgment = '{"instruction": "a", "output": "b", "judgment": "\\ud83d"}'
+    field = '{"prompt": "a", "chosen": "b", "rejected": "c", "note": "\\ud83d"}'  # no text that anyone trains on
+    loaded = load_examples(write(tmp_path / "pairs.jsonl", [GOOD, answer, judgment, field]))
+    reason = "holds half a surrogate pair, which is no text"
+    assert [(bad.row, bad.reason) for bad in loaded.report.skipped] == [(2, reason), (3, reason)]
+    assert loaded.examples[1].meta["fields"] == {"note": "\ud83d"}
 
 
 def test_text_is_kept_to_the_character(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_built_in_set_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     put(tmp_path / "sets" / "mine" / "train.jsonl", "built in")
     monkeypatch.chdir(tmp_path)
     assert load_examples("mine").examples[0].prompt[0]["content"] == "built in"
-    with pytest.raises(UserError, match="no split 'test'"):
+    with pytest.raises(UserError, match="no split 'test'; there are train"):
         resolve("mine", "test")
     with pytest.raises(UserError, match="did you mean mine"):
         resolve("mien", "train")
@@ -131,11 +131,12 @@ def test_hub_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     monkeypatch.chdir(tmp_path)
+    put(tmp_path / "sometwo" / "pairs.jsonl")
     with pytest.raises(UserError) as caught:
         load_examples("someone/pairs")
     assert str(caught.value) == (
-        "no file or folder someone/pairs, and it could not be had from the hub as a data set: "
-        "ConnectionError: Couldn't reach the hub"
+        "no such file or folder: someone/pairs (did you mean sometwo?), "
+        "and it could not be had from the hub as a data set: ConnectionError: Couldn't reach the hub"
     )
 
 

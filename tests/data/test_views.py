@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.data.example import Example, Judgment, Preference, Response
@@ -103,6 +103,7 @@ _VOTES = st.lists(
 )
 
 
+@settings(derandomize=True, deadline=None)
 @given(_VOTES)
 def test_pairs_lean_to_chosen_and_the_order_of_two_answers_does_not_matter(votes: list[Preference]) -> None:
     turned = [Preference(vote.second, vote.first, 1.0 - vote.p_first) for vote in votes]

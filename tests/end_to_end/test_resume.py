@@ -60,7 +60,7 @@ def test_stopped_and_resumed_equals_uninterrupted(processes: int, tmp_path: Path
     steps_done = int(os.listdir(stopped / "checkpoints")[0].removeprefix("checkpoint-"))
     assert 4 <= steps_done < STEPS
 
-    done = launch(arguments(tmp_path, f"resume={stopped}"), processes)
+    done = launch(["train.py", f"resume={stopped}"], processes)  # the run folder remembers its configuration
     assert done.returncode == 0, done.stderr[-3000:]
     assert (stopped / "summary.json").is_file()
 
