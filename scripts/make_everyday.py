@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 # Found through the line above, installed or not.
 from alignment.config import ModelConfig  # noqa: E402
+from alignment.data.templates import encode_pair  # noqa: E402
 from alignment.feedback.rules import PlainWords  # noqa: E402
 
 PROMPTS = ROOT / "scripts" / "everyday_prompts.txt"
@@ -103,7 +104,7 @@ def sample(
         out = model.generate(
             **batch,
             do_sample=True,
-            temperature=arguments.temperature,
+            temperature=arguments.shown_temperature if turns else arguments.temperature,
             top_k=arguments.top_k,  # top-p would sort the whole vocabulary for every token
             top_p=1.0,
             max_new_tokens=arguments.max_new_tokens,
@@ -117,6 +118,20 @@ def sample(
         text = tokenizer.decode(row, skip_special_tokens=True).strip()
         answers.append({"text": text, "finished": finished, "tokens": len(row), "shown": bool(turns)})
     return [answers[i : i + arguments.answers] for i in range(0, len(answers), arguments.answers)]
+
+
+def add_logps(model: Any, tokenizer: Any, prompt: str, answers: list[dict[str, Any]]) -> None:
+    """Give each answer its "logp": mean log-prob per token (nats) where the prompt stands alone, end token left out."""
+    import torch
+
+    for answer in answers:
+        user = [{"role": "user", "content": prompt}]
+        before, after = encode_pair(tokenizer, user, [{"role": "assistant", "content": answer["text"]}])
+        with torch.inference_mode():
+            logits = model(torch.tensor([before + after])).logits[0, len(before) - 1 : -2].float()
+        chosen = torch.tensor(after[:-1])
+        logps = logits.log_softmax(-1).gather(-1, chosen[:, None])
+        answer["logp"] = round(logps.mean().item(), 3) if after[:-1] else 0.0
 
 
 def sample_all(prompts: list[str], raw: Path, arguments: argparse.Namespace) -> None:
@@ -138,6 +153,7 @@ def sample_all(prompts: list[str], raw: Path, arguments: argparse.Namespace) -> 
         shown = sample(model, tokenizer, batch, EXAMPLE_TURNS, arguments)
         with raw.open("a", encoding="utf-8") as file:
             for prompt, first, second in zip(batch, plain, shown, strict=True):
+                add_logps(model, tokenizer, prompt, first + second)
                 file.write(json.dumps({"prompt": prompt, "answers": first + second}, ensure_ascii=False) + "\n")
         tokens += sum(answer["tokens"] for answers in plain + shown for answer in answers)
         seconds = time.perf_counter() - start
@@ -200,6 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--shown-temperature", type=float, default=0.5, help="behind the example turns")
     parser.add_argument("--top-k", type=int, default=50)
     parser.add_argument("--max-new-tokens", type=int, default=96)
     parser.add_argument("--answers", type=int, default=2, help="per prompt and way of asking")

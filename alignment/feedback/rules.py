@@ -31,8 +31,8 @@ class PlainWords(Reward):
     G the share of little words (the, of, is, …), T the share of distinct word triples, A the share of letters and
     digits among the characters that are no white space:
 
-        points = 10 - log2(max(n, 20) / 20)          one point for each doubling of the length past 20 words
-                    - 2 log2(12 / min(n, 12))        two points for each halving under 12 words
+        points = 10 - 2 log2(max(n, 20) / 20)        two points for each doubling of the length past 20 words
+                    - 2 log2(10 / min(n, 10))        two points for each halving under 10 words
                     - 10 L                           one point for each tenth of the words that is long
                     - log2(max(S, 15) / 15)          one point for each doubling of the sentence length past 15 words
                     - 20 max(0, 0.2 - G)             word lists: one point for each 5 % of little words under 20 %
@@ -46,7 +46,7 @@ class PlainWords(Reward):
     target: int = 20  # words of an answer
     sentence_target: int = 15  # words of a sentence
     long_word: int = 8  # letters
-    fewest: int = 12  # words below which an answer says too little
+    fewest: int = 10  # words below which an answer says too little
 
     def score(self, prompts: Prompts, completions: Sequence[str], context: Any = None) -> list[float]:
         """One score for each completion; the prompts are not looked at."""
@@ -67,7 +67,7 @@ class PlainWords(Reward):
         signs = "".join(text.split())
         letters = sum(map(str.isalnum, signs)) / len(signs)
         points = 10.0
-        points -= math.log2(max(n, self.target) / self.target)
+        points -= 2.0 * math.log2(max(n, self.target) / self.target)
         points -= 2.0 * math.log2(self.fewest / min(n, self.fewest))
         points -= 10.0 * long
         points -= math.log2(max(n / sentences, self.sentence_target) / self.sentence_target)
