@@ -48,6 +48,7 @@ EXAMPLE_TURNS = [
     },
 ]
 TEST_PERCENT = 30  # of the prompts, by hash
+LEAST_LOGP = -2.0  # nats per token under the sampled model itself; what it finds less likely is often odd English
 LEAST_MARGIN = 0.5  # points of score between best and worst; below that nothing is preferred
 
 
@@ -179,9 +180,13 @@ def copies(text: str) -> bool:
 
 
 def usable(answers: list[dict[str, Any]]) -> list[str]:
-    """The answers that may enter the data: whole sentences, three words at least, no copy of the examples or a twin."""
-    texts = [answer["text"] if answer["finished"] else whole_sentences(answer["text"]) for answer in answers]
-    return [text for text in dict.fromkeys(texts) if len(words_of(text)) >= 3 and not copies(text)]
+    """The answers that may enter the data: three words at least, no copy of the examples, no twin, not far-fetched."""
+    kept = []
+    for answer in answers:
+        text = answer["text"] if answer["finished"] else whole_sentences(answer["text"])
+        if len(words_of(text)) >= 3 and not copies(text) and answer["logp"] >= LEAST_LOGP:
+            kept.append(text)
+    return list(dict.fromkeys(kept))
 
 
 def record(prompt: str, texts: list[str]) -> dict[str, Any] | None:

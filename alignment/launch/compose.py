@@ -24,10 +24,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alignment.config import RunConfig
+from alignment.config_check import check_sources, check_values
 from alignment.errors import UserError, nearest
 from alignment.launch import mistakes
 from alignment.launch.assets import SUFFIXES, Catalogue, catalogue
-from alignment.launch.values import check_values
 
 PACKAGE_HEADER = re.compile(r"^#\s*@package\s+(\S+)\s*$", re.MULTILINE)
 
@@ -84,6 +84,7 @@ class Composer:
             raise mistakes.unresolved(error) from error
         assert isinstance(config, RunConfig)
         check_values(config)
+        check_sources(config)
         return config
 
     def jobs(self, overrides: Sequence[str]) -> list[list[str]]:

@@ -9,19 +9,15 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from alignment.config import PeftConfig
-from alignment.errors import UserError, nearest
-
-METHODS = ("lora", "none")
+from alignment.errors import UserError
 
 
 def add_adapter(model: PreTrainedModel, config: PeftConfig) -> Any:
     """`model` with a fresh LoRA adapter, or unchanged with `method=none`.
 
     Raises:
-        UserError: unknown method, or target modules that the model does not have.
+        UserError: target modules that the model does not have.
     """
-    if config.method not in METHODS:
-        raise UserError(f"unknown peft.method '{config.method}': {nearest(config.method, METHODS)}")
     if config.method == "none":
         return model.float() if model.dtype != torch.float32 else model  # the optimiser needs float32 master weights
     from peft import LoraConfig, get_peft_model

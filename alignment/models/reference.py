@@ -12,11 +12,8 @@ from torch import Tensor, nn
 
 from alignment.batching.packing import Batch
 from alignment.config import ReferenceConfig
-from alignment.errors import UserError, nearest
 from alignment.models.adapters import is_adapted
 from alignment.models.logps import sum_by_completion, token_logps
-
-KINDS = ("auto", "adapter_off", "frozen_copy")
 
 
 @contextmanager
@@ -61,12 +58,8 @@ Reference = AdapterOff | FrozenCopy
 
 def build_reference(policy: Any, config: ReferenceConfig, other: nn.Module | None = None) -> Reference:
     """The reference for `policy`, made before its first step; `other` is the model of `config.path`, where given."""
-    if config.kind not in KINDS:
-        raise UserError(f"unknown reference.kind '{config.kind}': {nearest(config.kind, KINDS)}")
     if other is not None:
         return FrozenCopy(other)
-    if config.kind == "adapter_off" and not is_adapted(policy):
-        raise UserError("reference.kind=adapter_off needs peft=lora; with peft=none use frozen_copy (or auto)")
     if is_adapted(policy) and config.kind != "frozen_copy":
         return AdapterOff(policy)
     return FrozenCopy(copy.deepcopy(policy))

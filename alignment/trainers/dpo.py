@@ -17,6 +17,7 @@ from transformers import set_seed
 from alignment.batching.groups import Unit
 from alignment.batching.packing import Batch
 from alignment.config import ModelConfig, RunConfig
+from alignment.config_check import check_values
 from alignment.losses.pairwise import LossOutput, PairLogps
 from alignment.models.loading import load_model
 from alignment.models.logps import attach, sum_by_completion, token_logps
@@ -51,6 +52,7 @@ class DPOTrainer(AlignmentTrainer):
         callbacks: Sequence[Any] = (),
     ) -> None:
         config = config or RunConfig()
+        check_values(config)
         self.loss = loss or build_loss(config.loss)
         set_seed(config.seed)  # a fresh adapter is random
         policy, tokenizer = load_policy(model, tokenizer, config)

@@ -97,8 +97,6 @@ def _are_paths(source: Source) -> bool:
 
 def split_by_prompt(found: list[Pair], fraction: float) -> tuple[list[Pair], list[Pair]]:
     """(training, held-out) pairs: `fraction` of the prompts, those of smallest hash, so no prompt is in both."""
-    if not 0 <= fraction < 1:
-        raise UserError(f"data.eval_fraction={fraction}: must be in [0, 1)")
     prompts = sorted({_hash(pair) for pair in found})
     chosen = set(prompts[: math.ceil(fraction * len(prompts))])
     train = [pair for pair in found if _hash(pair) not in chosen]

@@ -103,11 +103,18 @@ def test_whole_sentences_cuts_back_an_unfinished_answer(script: ModuleType) -> N
     assert cut("All of it.") == "All of it."
 
 
-def test_copies_of_the_example_turns_are_left_out(script: ModuleType) -> None:
-    copy = {"text": "Use a little oil or butter on the pan.", "finished": True}
-    good = {"text": "Use oil on the pan.", "finished": True}
-    empty, open_end = {"text": "", "finished": True}, {"text": "First you take the", "finished": False}
-    assert script.usable([copy, good, good, empty, open_end]) == ["Use oil on the pan."]
+def test_answers_that_may_not_enter_are_left_out(script: ModuleType) -> None:
+    def answer(text: str, finished: bool = True, logp: float = -1.0) -> dict[str, Any]:
+        return {"text": text, "finished": finished, "logp": logp}
+
+    good, copy = answer("Use oil on the pan."), answer("Use a little oil or butter on the pan.")
+    cut, open_end, odd = (
+        answer("Cut it. Then", False),
+        answer("First you take the", False),
+        answer("Oil it, jam.", True, -2.1),
+    )
+    kept = script.usable([copy, good, good, answer("Cut it up. Then", False), cut, open_end, odd, answer("")])
+    assert kept == ["Use oil on the pan.", "Cut it up."]
 
 
 def test_a_prompt_without_a_preference_gives_no_record(script: ModuleType) -> None:

@@ -28,7 +28,7 @@ RANGES = {
     "data.max_completion_length": (1, math.inf),
     "peft.r": (1, math.inf),
     "peft.dropout": (0, 0.99),
-    "training.learning_rate": (0, 1),
+    "training.learning_rate": (1e-12, 1),
     "training.batch_size": (1, math.inf),
     "training.epochs": (0, math.inf),
     "training.max_steps": (1, math.inf),
@@ -49,7 +49,10 @@ RANGES = {
 }
 
 # key: shares in which neither end, or not the lower one, makes sense.
-SHARES = {"data.eval_fraction": (0, 1, "greater than 0 and less than 1"), "evaluation.top_p": (0, 1.0001, "in (0, 1]")}
+SHARES = {
+    "data.eval_fraction": (-1e-9, 1, "at least 0 and less than 1"),
+    "evaluation.top_p": (0, 1.0001, "in (0, 1]"),
+}
 
 
 def check_values(config: RunConfig) -> None:
@@ -67,6 +70,16 @@ def check_values(config: RunConfig) -> None:
     for key, (low, high, words) in SHARES.items():
         if not low < _get(config, key) < high:
             raise UserError(f"{key}={_get(config, key)}: must be {words}")
+    training = config.training
+    for name in ("keep_best", "early_stopping"):
+        if getattr(training, name) and training.eval_steps is None:
+            raise UserError(f"training.{name} needs training.eval_steps=N: there is nothing to compare otherwise")
+    if config.reference.kind == "adapter_off" and config.peft.method == "none":
+        raise UserError("reference.kind=adapter_off needs peft=lora; with peft=none use frozen_copy (or auto)")
+
+
+def check_sources(config: RunConfig) -> None:
+    """Raises UserError where a launched run names no model or no data."""
     if not config.model.path:
         raise UserError("no model: give model=NAME, or model.path=FOLDER|HUB-ID|FILE.gguf")
     if not config.data.path:
