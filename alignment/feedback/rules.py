@@ -15,38 +15,37 @@ WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")  # letters and digits; "don't" i
 LETTER = re.compile(r"[^\W\d_]")
 SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)|\n+")
 # The little words that hold an English sentence together; about four words in ten of ordinary prose.
-LITTLE_WORDS = (
+_LITTLE = (
     "a an the and or but so if when as than of to in on at for with from by up out about into is are was were be been "
     "am do does did have has had can could will would may should not no it its it's this that these those there i "
     "you your he she his her they their we our my me him them us who which what how all some any more"
 )
-GLUE = frozenset(LITTLE_WORDS.split())
+LITTLE_WORDS = frozenset(_LITTLE.split())
 
 
 @dataclass(frozen=True)
 class PlainWords(Reward):
     """Concise and plainly worded: 0 to 10 points, higher is better.
 
-    With n words, L the share of words of `long_word` or more letters, S the mean number of words in a sentence,
-    G the share of little words (the, of, is, …), T the share of distinct word triples, A the share of letters and
-    digits among the characters that are no white space:
+    With n words, L the share of long words (seven or more letters, as in the readability index LIX), S the mean number
+    of words in a sentence, G the share of little words (the, of, is, …), T the share of distinct word triples among all
+    triples, A the share of letters and digits among the characters that are no white space:
 
-        points = 10 - 2 log2(max(n, 20) / 20)        two points for each doubling of the length past 20 words
-                    - 2 log2(10 / min(n, 10))        two points for each halving under 10 words
-                    - 10 L                           one point for each tenth of the words that is long
-                    - log2(max(S, 15) / 15)          one point for each doubling of the sentence length past 15 words
-                    - 20 max(0, 0.2 - G)             word lists: one point for each 5 % of little words under 20 %
-        score  = max(0, points) · T · min(1, A / 0.8)
+        score = 10 · min(1, 20 / n)           concise: half the points for twice the words, beyond 20
+                   · (1 - L)²                 plain words
+                   · √min(1, 15 / S)          short sentences
+                   · min(1, n / 8)            but not an answer of a word or two,
+                   · min(1, G / 0.2)          no string of catchwords,
+                   · T                        not the same phrase over and over,
+                   · min(1, A / 0.8)          no rows of signs
 
-    The second, the fifth term and the factors take away what such a rule invites: answers of a word or two, strings of
-    catchwords, the same phrase over and over, rows of signs. A text without a word scores 0. Whether an answer is true
-    the rule cannot see.
+    A text without a word scores 0. Whether an answer is true, or fits its prompt, the rule cannot see.
     """
 
     target: int = 20  # words of an answer
     sentence_target: int = 15  # words of a sentence
-    long_word: int = 8  # letters
-    fewest: int = 10  # words below which an answer says too little
+    long_word: int = 7  # letters
+    fewest: int = 8  # words below which an answer says too little
 
     def score(self, prompts: Prompts, completions: Sequence[str], context: Any = None) -> list[float]:
         """One score for each completion; the prompts are not looked at."""
@@ -61,18 +60,15 @@ class PlainWords(Reward):
         # "1." before a list entry is no sentence of its own.
         sentences = max(1, sum(1 for part in SENTENCE_END.split(text) if LETTER.search(part)))
         long = sum(len(word) >= self.long_word for word in words) / n
-        glue = sum(word in GLUE for word in words) / n
+        little = sum(word in LITTLE_WORDS for word in words) / n
         triples = list(zip(words, words[1:], words[2:], strict=False))
         distinct = len(set(triples)) / len(triples) if triples else 1.0
         signs = "".join(text.split())
         letters = sum(map(str.isalnum, signs)) / len(signs)
-        points = 10.0
-        points -= 2.0 * math.log2(max(n, self.target) / self.target)
-        points -= 2.0 * math.log2(self.fewest / min(n, self.fewest))
-        points -= 10.0 * long
-        points -= math.log2(max(n / sentences, self.sentence_target) / self.sentence_target)
-        points -= 20.0 * max(0.0, 0.2 - glue)
-        return max(0.0, points) * distinct * min(1.0, letters / 0.8)
+        wanted = (
+            min(1.0, self.target / n) * (1.0 - long) ** 2 * math.sqrt(min(1.0, self.sentence_target * sentences / n))
+        )
+        return 10.0 * wanted * min(1.0, n / self.fewest) * min(1.0, little / 0.2) * distinct * min(1.0, letters / 0.8)
 
 
 REWARDS: dict[str, Callable[[], Reward]] = {"plain_words": PlainWords}

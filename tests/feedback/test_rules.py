@@ -12,7 +12,7 @@ from alignment.errors import UserError
 from alignment.feedback.rules import REWARDS, PlainWords, build_reward
 
 PLAIN = "The cat sat on the mat in the sun and it was warm."  # 13 words, 8 little ones, none long
-VOCABULARY = ["the", "cat", "of", "warm", "elephant", "is", "marvellous", "and.", "one"]
+VOCABULARY = ["the", "cat", "of", "warm", "kitchen", "is", "marvellous", "and.", "one"]
 
 
 def score(text: str) -> float:
@@ -23,13 +23,12 @@ def test_a_short_plain_answer_gets_all_points() -> None:
     assert score(PLAIN) == 10.0
 
 
-def test_two_points_for_each_doubling_of_the_length_past_20_words() -> None:
+def test_half_the_points_for_twice_the_words_past_20() -> None:
     names = ["red", "old", "big", "sad", "wet", "tan", "fat", "shy"]
     sentences = [f"The {name} dog and the {name} cat are in the house." for name in names]
     four, eight = " ".join(sentences[:4]), " ".join(sentences)  # 11 words a sentence; no long word
-    gained = score(four) / distinct(four) - score(eight) / distinct(eight)
-    assert gained == pytest.approx(2.0)
-    assert score(four) / distinct(four) == pytest.approx(10 - 2 * math.log2(44 / 20))
+    assert score(four) == pytest.approx(10 * 20 / 44 * distinct(four))
+    assert score(eight) == pytest.approx(10 * 20 / 88 * distinct(eight))
 
 
 def distinct(text: str) -> float:
@@ -38,34 +37,39 @@ def distinct(text: str) -> float:
     return len(set(triples)) / len(triples)
 
 
-def test_one_point_for_each_tenth_of_long_words() -> None:
+def test_long_words_cost_their_share_twice() -> None:
     text = "The {} sat on the mat in the sun and it was warm."
-    assert score(text.format("elephant")) == pytest.approx(10 - 10 / 13)  # 1 of 13 words has 8 letters
-    assert score(text.format("giraffe")) == pytest.approx(10.0)  # 7 letters are not long
+    assert score(text.format("giraffe")) == pytest.approx(10 * (12 / 13) ** 2)  # 1 of 13 words has 7 letters
+    assert score(text.format("rabbit")) == pytest.approx(10.0)  # 6 letters are not long
 
 
-def test_long_sentences_cost_a_point_for_each_doubling_past_15_words() -> None:
+def test_sentences_of_more_than_15_words_lose_by_the_root() -> None:
     one = "The cat and a dog sat in the sun by an old red barn as we ate our lunch."  # 19 words
     two = "The cat and a dog sat in the sun. By an old red barn as we ate our lunch."
-    assert score(one) == pytest.approx(10 - math.log2(19 / 15))
+    assert score(one) == pytest.approx(10 * math.sqrt(15 / 19))
     assert score(two) == pytest.approx(10.0)
 
 
 def test_a_list_number_is_no_sentence() -> None:
     numbered = "1. Wash the rice in a bowl of cold water until it is clear and then put it on the stove."
     # 21 words with the number, 1 sentence.
-    assert score(numbered) == pytest.approx(10 - 2 * math.log2(21 / 20) - math.log2(21 / 15))
+    assert score(numbered) == pytest.approx(10 * 20 / 21 * math.sqrt(15 / 21))
 
 
-def test_two_points_for_each_halving_under_10_words() -> None:
-    assert score("It is on the mat.") == pytest.approx(8.0)  # 5 words
-    assert score("It is on the mat by the old red door.") == pytest.approx(10.0)  # 10 words
-    assert score("Yes it is.") == pytest.approx(10 - 2 * math.log2(10 / 3))
+def test_answers_under_8_words_lose_in_proportion() -> None:
+    assert score("It is on the mat.") == pytest.approx(10 * 5 / 8)
+    assert score("It is on the mat by the door.") == pytest.approx(10.0)  # 8 words
 
 
-def test_word_lists_lose_points() -> None:
+def test_strings_of_catchwords_lose_in_proportion() -> None:
     text = "Cat dog fish bird horse sheep goat duck hen pig rat owl bee fox the"  # 1 little word of 15
-    assert score(text) == pytest.approx(10 - 20 * (0.2 - 1 / 15))
+    assert score(text) == pytest.approx(10 / 15 / 0.2)
+    assert score("Cat dog fish bird horse sheep goat duck hen pig") == 0.0
+
+
+def test_signs_lose_in_proportion() -> None:
+    text = "The cat sat on the mat in the sun: " + "*" * 40  # 25 letters, 66 signs
+    assert score(text) == pytest.approx(10 * (25 / 66) / 0.8)
 
 
 @pytest.mark.parametrize("text", ["", "   \n", "!!! ??? ...", "***", "🙂🙂🙂", "__"])
@@ -89,8 +93,7 @@ def test_gibberish_scores_far_below_plain_english(gibberish: str) -> None:
 
 def test_one_word_repeated_by_hand() -> None:
     # 40 words, 38 triples of which 1 is distinct, one sentence of 40 words.
-    points = 10 - 2 * math.log2(40 / 20) - math.log2(40 / 15)
-    assert score("the " * 40) == pytest.approx(points / 38)
+    assert score("the " * 40) == pytest.approx(10 * (20 / 40) * math.sqrt(15 / 40) / 38)
 
 
 def test_an_apostrophe_does_not_split_a_word() -> None:
@@ -108,7 +111,7 @@ def test_always_between_0_and_10(text: str) -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from(VOCABULARY), min_size=10, max_size=40))
+@given(st.lists(st.sampled_from(VOCABULARY), min_size=8, max_size=40))
 def test_saying_it_all_twice_never_helps(words: list[str]) -> None:
     text = " ".join(words)
     assert score(f"{text} {text}") <= score(text) + 1e-9

@@ -62,6 +62,6 @@ def test_it_writes_english_and_stops(tiny: tuple[Any, Any]) -> None:
         for row in rows[:, ids.shape[1] :].tolist():
             finished += tokenizer.eos_token_id in row
             answers.append(tokenizer.decode(row, skip_special_tokens=True))
-    assert finished >= 12  # of 16
+    assert finished >= 14  # of 16
     scores = PlainWords().score([[]] * len(answers), answers)
-    assert sum(scores) / len(scores) > 5.0
+    assert sum(scores) / len(scores) > 2.5
