@@ -34,6 +34,12 @@ def test_examples_run(page: str, tmp_path: Path) -> None:
         assert (tmp_path / "runs" / "strong" / "report.html").is_file()
 
 
+def test_the_readme_shows_what_the_quickstart_runs() -> None:
+    quickstart = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    for _, text in BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8")):
+        assert text in quickstart
+
+
 def test_links_between_pages_hold() -> None:
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from alignment.evaluation.export import export
 from alignment.launch.entry import main
 from tests.launching import launch
 
@@ -63,3 +64,20 @@ def test_two_processes_run_every_trainer_to_its_end(tmp_path: Path) -> None:
     summary = check(run)
     assert done.stdout.count("95 % interval") == 1  # rank 0 alone speaks
     assert summary["data"]["train"]["pairs"] > 100
+
+
+@pytest.mark.slow
+def test_dpo_on_the_embedded_model_and_its_export(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = launch(["train.py", "recipe=dpo", "seed=3", *FEW, f"output_dir={run}"], OMP_NUM_THREADS="2")
+    assert done.returncode == 0, done.stderr[-3000:]
+    summary = check(run)
+    assert summary["model"] == "smollm2-135m" and summary["layout"] == "shared"
+    assert -2 < summary["fluency"]["before"] < -0.5  # nats per token of a fluent model's own samples
+
+    from transformers import AutoModelForCausalLM
+
+    assert (
+        sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(export(run, tmp_path / "plain")).parameters())
+        > 1.3e8
+    )

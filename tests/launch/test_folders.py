@@ -40,6 +40,8 @@ def test_given_folder_must_be_empty_unless_resumed(tmp_path: Path) -> None:
     assert choose_run_folder(config) == tmp_path / "a" / "b"
     assert choose_run_folder(config) == tmp_path / "a" / "b"  # made, and still empty
     (tmp_path / "a" / "b" / "config.yaml").touch()
+    assert choose_run_folder(config) == tmp_path / "a" / "b"  # of a run whose input was refused
+    (tmp_path / "a" / "b" / "before.json").touch()
     with pytest.raises(UserError, match=r"is not empty.*resume="):
         choose_run_folder(config)
     config.resume = config.output_dir

@@ -42,8 +42,8 @@ MISTAKES = [
     (["recipe=dpo", "training.layout=shard"], ["training.layout=shard: did you mean shared?"]),
     (["recipe=dpo", "training.report_to=[wandbb]"], ["training.report_to=wandbb: did you mean wandb?"]),
     (["recipe=dpo", "training.batch_size=0"], ["training.batch_size=0: must be at least 1"]),
-    (["recipe=dpo", "data.eval_fraction=1"], ["data.eval_fraction=1.0: must be greater than 0 and less than 1"]),
-    (["recipe=dpo", "training.learning_rate=nan"], ["training.learning_rate=nan: must be between 0 and 1"]),
+    (["recipe=dpo", "data.eval_fraction=1"], ["data.eval_fraction=1.0: must be at least 0 and less than 1"]),
+    (["recipe=dpo", "training.learning_rate=nan"], ["training.learning_rate=nan: must be between 1e-12 and 1"]),
     (["recipe=dpo", "data.path=null"], ["no data"]),
     (["recipe=dpo", "model.path=null"], ["no model"]),
 ]
