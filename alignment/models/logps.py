@@ -30,13 +30,31 @@ def token_logps(model: nn.Module, batch: Batch, temperature: float = 1.0) -> Ten
     Returns:
         (N,) float32, in the order of `batch.targets`.
     """
-    completion = {"predictors": batch.predictors, "targets": batch.targets, "temperature": temperature}
+    return _score(model, batch, temperature)["logps"]
+
+
+def token_logps_and_squares(model: nn.Module, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """(`token_logps`, log sum_v pi(v | what stands before)^2 at the same positions, without gradient), each (N,).
+
+    The second is the log-prob that two draws agree; with the first it tells how likely a token is for this policy.
+    """
+    found = _score(model, batch, temperature, squares=True)
+    return found["logps"], found["log_sum_squares"]
+
+
+def _score(model: nn.Module, batch: Batch, temperature: float, squares: bool = False) -> dict[str, Tensor]:
+    completion = {
+        "predictors": batch.predictors,
+        "targets": batch.targets,
+        "temperature": temperature,
+        "squares": squares,
+    }
     inputs: dict[str, Any] = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
     if batch.layout == "shared":
         inputs["attention_mask"] = _masks(causal_lm(model).config, batch)
     else:
         inputs["attention_mask"] = (batch.segments >= 0).long()
-    return model(**inputs, completion=completion)["logps"]
+    return model(**inputs, completion=completion)
 
 
 def sum_by_completion(values: Tensor, batch: Batch) -> Tensor:
@@ -66,24 +84,36 @@ def _forward(self: Any, *args: Any, completion: dict[str, Any] | None = None, **
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
     hidden = self.base_model(*args, **kwargs, use_cache=False).last_hidden_state
     hidden = hidden.flatten(0, 1)[completion["predictors"]]
-    return {"logps": head_logps(self, hidden, completion["targets"], completion["temperature"])}
+    return head_logps(self, hidden, completion["targets"], completion["temperature"], completion["squares"])
 
 
-def head_logps(core: Any, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """(N, d) hidden states and (N,) targets -> (N,) float32 log-probs, a chunk of rows at a time."""
+def head_logps(
+    core: Any, hidden: Tensor, targets: Tensor, temperature: float, squares: bool = False
+) -> dict[str, Tensor]:
+    """(N, d) hidden states and (N,) targets -> `logps` (N,) float32, a chunk of rows at a time.
+
+    With `squares` also `log_sum_squares` (N,): log sum_v p(v)^2, without gradient.
+    """
     head = core.get_output_embeddings()
 
-    def piece(h: Tensor, t: Tensor) -> Tensor:
+    def piece(h: Tensor, t: Tensor) -> dict[str, Tensor]:
         logits = adjust_logits(core.config, head(h).float()) / temperature
-        return logits.gather(-1, t[:, None]).squeeze(-1) - logits.logsumexp(-1)
+        total = logits.logsumexp(-1)
+        found = {"logps": logits.gather(-1, t[:, None]).squeeze(-1) - total}
+        if squares:
+            with torch.no_grad():
+                found["log_sum_squares"] = (2 * logits).logsumexp(-1) - 2 * total
+        return found
 
     rows = max(1, CHUNK_ELEMENTS // core.config.get_text_config().vocab_size)
     if hidden.shape[0] <= rows:
         return piece(hidden, targets)
     chunks = zip(hidden.split(rows), targets.split(rows), strict=True)
     if torch.is_grad_enabled():  # a chunk's logits are made again in its backward pass instead of being kept
-        return torch.cat([checkpoint(piece, h, t, use_reentrant=False) for h, t in chunks])
-    return torch.cat([piece(h, t) for h, t in chunks])
+        found = [checkpoint(piece, h, t, use_reentrant=False) for h, t in chunks]
+    else:
+        found = [piece(h, t) for h, t in chunks]
+    return {name: torch.cat([each[name] for each in found]) for name in found[0]}
 
 
 def adjust_logits(config: Any, logits: Tensor) -> Tensor:

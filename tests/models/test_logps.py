@@ -21,7 +21,7 @@ from alignment.config import PeftConfig
 from alignment.models import logps as provider
 from alignment.models.adapters import add_adapter
 from alignment.models.layout_check import choose_layout
-from alignment.models.logps import attach, sum_by_completion, token_logps
+from alignment.models.logps import attach, sum_by_completion, token_logps, token_logps_and_squares
 
 SMALL = dict(
     vocab_size=97,
@@ -98,6 +98,19 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         results.append((values.detach(), again, model.model.embed_tokens.weight.grad))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_log_sum_of_squares(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = model_of("llama"), pack([Group((1, 2), ((3, 4, 5), (6,)))], "padded")
+    logits = [model(input_ids=torch.tensor([ids])).logits[0, 1:-1] for ids in ([1, 2, 3, 4, 5], [1, 2, 6])]
+    expected = torch.cat(logits).softmax(-1).square().sum(-1).log()
+    for elements in (2**24, 97 * 2):  # in one chunk, in two
+        monkeypatch.setattr(provider, "CHUNK_ELEMENTS", elements)
+        logps, squares = token_logps_and_squares(model, batch)
+        torch.testing.assert_close(squares, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(logps, token_logps(model, batch))
+        assert logps.requires_grad and not squares.requires_grad
+        logps.sum().backward()  # through the checkpointed chunks too
 
 
 def test_temperature_divides_the_logits() -> None:
