@@ -1,0 +1,354 @@
+"""Speed and memory against peers, side by side in one run.
+
+    python scripts/benchmark.py dpo --model smollm2-135m --json dpo.json --plot dpo.png
+
+`dpo` trains the same model on the same pairs in the same order with our DPOTrainer (shared and padded layout, reference
+in the step and precomputed) and with TRL's (its defaults, and its fastest settings). Every contender runs in a process
+of its own, one after the other. docs/benchmarks.md says what is measured and how.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+# Found through the line above, installed or not.
+from alignment.errors import UserError, unknown  # noqa: E402
+
+WORKER = ROOT / "scripts" / "_benchmark_dpo.py"
+WARM_UP = 1  # steps at the start that are not timed
+LIMIT = 512  # tokens of a prompt and of a completion: both together stay within TRL's default max_length, 1024
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+console = Console()
+
+
+@app.callback()
+def _benchmark() -> None:
+    """Speed and memory against peers, side by side in one run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """One way of taking the same steps."""
+
+    name: str
+    side: str  # ours | trl
+    settings: str  # in words
+    layout: str = "padded"  # ours
+    precompute: bool = False  # the reference is scored before the first step, not in each
+    defaults: bool = False  # TRL's DPOConfig as it is
+    micro_batch: int | None = None  # TRL: pairs of one pass; None: the whole step
+
+
+FASTER = "reference precomputed, no gradient checkpointing"
+CONTENDERS = [
+    Contender("ours-shared", "ours", "shared layout, reference in the step", "shared"),
+    Contender("ours-padded", "ours", "padded layout, reference in the step", "padded"),
+    Contender("trl-default", "trl", "DPOConfig(): reference in the step, gradient checkpointing", defaults=True),
+    Contender("ours-shared-precomputed", "ours", "shared layout, reference precomputed", "shared", precompute=True),
+    # Which one is faster depends on the device and on how much of a whole batch is padding: both run, and the faster
+    # one is called trl-fastest.
+    Contender("trl-whole-steps", "trl", f"{FASTER}, the step in one pass", precompute=True),
+    Contender("trl-single-pairs", "trl", f"{FASTER}, a pair a pass, accumulated", precompute=True, micro_batch=1),
+]
+FASTEST = "trl-fastest"
+CANDIDATES = ("trl-whole-steps", "trl-single-pairs")
+
+RATIOS = [  # (ours, theirs)
+    ("ours-shared", "ours-padded"),
+    ("ours-shared", "trl-default"),
+    ("ours-shared-precomputed", FASTEST),
+]
+
+
+def say(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+class Dtype(str, enum.Enum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+@app.command()
+def dpo(
+    model: Annotated[str, typer.Option(help="A built-in's name, a folder, hub id or GGUF file.")] = "smollm2-135m",
+    data: Annotated[str, typer.Option(help="A built-in set, file, folder or hub id of preferences.")] = "everyday",
+    split: Annotated[str, typer.Option(help="Of a folder, hub id or built-in set.")] = "train",
+    dtype: Annotated[Dtype, typer.Option(help="Of the computation: bfloat16 is autocast.")] = Dtype.float32,
+    steps: Annotated[int, typer.Option(min=2, help="Optimizer steps; the first one warms up and is not timed.")] = 9,
+    pairs: Annotated[int | None, typer.Option(min=1, help="Pairs to train on; default: steps x batch size.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pairs of one step.")] = 4,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak rate; AdamW, falling linearly to 0.")] = 5e-6,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each contender.")] = os.cpu_count() or 1,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each contender runs, in turn.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of pairs, their order, and both trainers.")] = 0,
+    only: Annotated[str | None, typer.Option(help="Names of contenders, with commas between; default: all.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the loss curves, overlaid, into this PNG.")] = None,
+) -> None:
+    """A DPO step: ours in the shared and in the padded layout, TRL's defaults, TRL's fastest settings."""
+    contenders = chosen_contenders(only)
+    with console.status("reading the pairs"):
+        folder, rows = prepare(model, data, split, pairs or steps * batch_size, seed)
+    job = {
+        "model": folder,
+        "dtype": dtype.value,
+        "batch_size": batch_size,
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "threads": threads,
+        "seed": seed,
+        "limit": LIMIT,
+        "rows": rows,
+    }
+    say(heading(job, model, data))
+    results: dict[str, list[dict[str, Any]]] = {contender.name: [] for contender in contenders}
+    for number in range(rounds):
+        for contender in contenders:
+            result = measure(contender, job)
+            results[contender.name].append(result)
+            seconds = statistics.median(result["seconds"][WARM_UP:])
+            say(f"round {number + 1}: {contender.name} {seconds:.3g} s a step")
+    warn_of_other_tokens(results)
+    useful = useful_tokens(rows, batch_size, steps, seed)
+    table = name_the_fastest([row_of(contender, results[contender.name], job, useful) for contender in contenders])
+    show(table)
+    if json_file:
+        json_file.write_text(json.dumps(table, indent=1) + "\n")
+    if plot:
+        draw(table, plot, f"DPO, {model}, {dtype.value}, {batch_size} pairs a step")
+
+
+def chosen_contenders(only: str | None) -> list[Contender]:
+    """The contenders that `only` names; trl-fastest stands for its candidates."""
+    if only is None:
+        chosen = CONTENDERS
+    else:
+        known = {contender.name for contender in CONTENDERS} | {FASTEST}
+        names = only.split(",")
+        for name in names:
+            if name not in known:
+                raise unknown("contender", name, known)
+        wanted = {*names, *(CANDIDATES if FASTEST in names else ())}
+        chosen = [contender for contender in CONTENDERS if contender.name in wanted]
+    if any(contender.side == "trl" for contender in chosen) and not _version("trl"):
+        raise UserError("TRL is not installed: pip install 'alignment-toolkit[trl]', or name others with --only")
+    return chosen
+
+
+def prepare(model: str, data: str, split: str, count: int, seed: int) -> tuple[str, list[dict[str, Any]]]:
+    """(folder of the model, rows): each row a pair as messages, the same pair as plain text, and its lengths in tokens.
+
+    Left out are pairs over the limit, and those whose text each side would cut into other tokens.
+    """
+    from alignment.config import ModelConfig
+    from alignment.data.readers import load_examples
+    from alignment.data.templates import check_tokenizer, encode_pair
+    from alignment.data.views import pairs
+    from alignment.models.loading import load_tokenizer, resolve
+
+    tokenizer = load_tokenizer(ModelConfig(path=model))
+    check_tokenizer(tokenizer)
+    found, _ = pairs(load_examples(data, split=split, seed=seed).examples)
+    random.Random(seed).shuffle(found)
+    rows: list[dict[str, Any]] = []
+    long = other = 0
+    for pair in found:
+        if len(rows) == count:
+            break
+        prompt, chosen = encode_pair(tokenizer, pair.prompt, pair.chosen)
+        _, rejected = encode_pair(tokenizer, pair.prompt, pair.rejected)
+        if max(map(len, (prompt, chosen, rejected))) > LIMIT:
+            long += 1
+            continue
+        # As plain text: of messages, TRL also trains what the template writes behind the end of the turn.
+        texts = [tokenizer.decode(ids) for ids in (prompt, chosen, rejected)]
+        wanted = [prompt, prompt + chosen, prompt + rejected]
+        if [tokenizer(text)["input_ids"] for text in (texts[0], texts[0] + texts[1], texts[0] + texts[2])] != wanted:
+            other += 1
+            continue
+        text = dict(zip(("prompt", "chosen", "rejected"), texts, strict=True))
+        lengths = [len(prompt), len(chosen), len(rejected)]
+        # A soft label is taken as certain: TRL's loss has none.
+        rows.append({"pair": {**dataclasses.asdict(pair), "p_chosen": 1.0}, "text": text, "lengths": lengths})
+    if long or other:
+        console.print(
+            f"left out: {long} pairs with over {LIMIT} tokens, {other} that the two sides would tokenise apart"
+        )
+    if len(rows) < count:
+        raise UserError(
+            f"--data {data}: {len(rows)} usable pairs, {count} wanted: lower --pairs, --steps or --batch-size"
+        )
+    return resolve(model), rows
+
+
+def measure(contender: Contender, job: dict[str, Any]) -> dict[str, Any]:
+    """Run one contender in a fresh process; what it measured."""
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(job["threads"]),
+        "MKL_NUM_THREADS": str(job["threads"]),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    environment.setdefault("CUDA_VISIBLE_DEVICES", "0")  # TRL refuses several devices in one process
+    with tempfile.TemporaryDirectory() as folder, console.status(contender.name):
+        order, answer = Path(folder) / "job.json", Path(folder) / "result.json"
+        order.write_text(json.dumps(job | {"contender": dataclasses.asdict(contender)}))
+        command = [sys.executable, str(WORKER), str(order), str(answer)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode != 0:
+            tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
+            raise UserError(f"{contender.name} ended with code {done.returncode}:\n{tail}")
+        return json.loads(answer.read_text())
+
+
+def useful_tokens(rows: list[dict[str, Any]], batch_size: int, steps: int, seed: int) -> list[int]:
+    """Tokens of each step, each prompt once and each completion once."""
+    from alignment.batching.steps import StepSampler
+
+    return [sum(sum(rows[i]["lengths"]) for i in step) for step in StepSampler(len(rows), batch_size, steps, seed)]
+
+
+def row_of(contender: Contender, runs: list[dict[str, Any]], job: dict[str, Any], useful: list[int]) -> dict[str, Any]:
+    """One row of the table and of the JSON file; medians are over the timed steps of all rounds."""
+    timed = [pair for run in runs for pair in list(zip(run["seconds"], useful, strict=True))[WARM_UP:]]
+    return {
+        "name": contender.name,
+        "settings": contender.settings,
+        "dtype": job["dtype"],
+        "step_seconds": statistics.median(seconds for seconds, _ in timed),
+        "useful_tokens_per_second": statistics.median(tokens / seconds for seconds, tokens in timed),
+        "encoded_tokens": sum(runs[0]["encoded"]),
+        "useful_tokens": sum(useful),
+        "peak_memory_mb": max(run["peak_memory_mb"] for run in runs),
+        "precompute_seconds": statistics.median(run["precompute_seconds"] for run in runs),
+        "losses": runs[0]["losses"],
+        "seconds": [seconds for seconds, _ in timed],
+    }
+
+
+def name_the_fastest(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The faster of TRL's candidates becomes trl-fastest; the other keeps its name."""
+    candidates = [row for row in table if row["name"] in CANDIDATES]
+    if candidates:
+        min(candidates, key=lambda row: row["step_seconds"])["name"] = FASTEST
+    return table
+
+
+def warn_of_other_tokens(results: dict[str, list[dict[str, Any]]]) -> None:
+    """Say so where two contenders did not see the same token ids."""
+    first, *others = results
+    for name in others:
+        pairs = list(zip(results[first][0]["digests"], results[name][0]["digests"], strict=True))
+        differing = sum(a != b for a, b in pairs)
+        if differing:
+            say(f"{differing} of {len(pairs)} pairs have other token ids in {name} than in {first}")
+
+
+def heading(job: dict[str, Any], model: str, data: str) -> str:
+    """What was measured, where, and with which versions."""
+    prompts = sum(row["lengths"][0] for row in job["rows"])
+    completions = sum(sum(row["lengths"][1:]) for row in job["rows"])
+    versions = ", ".join(f"{name} {_version(name)}" for name in ("torch", "transformers", "trl"))
+    return (
+        f"{model}, {job['dtype']}, {len(job['rows'])} pairs of {Path(data).name} "
+        f"({prompts} tokens of prompts, {completions} of completions: prompts are "
+        f"{prompts / (prompts + completions):.0%}), {job['batch_size']} pairs a step, {job['steps']} steps\n"
+        f"{_machine(job['threads'])}; Python {platform.python_version()}, {versions}\n"
+    )
+
+
+def _machine(threads: int) -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {threads} of {os.cpu_count()} CPU cores"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def show(table: list[dict[str, Any]]) -> None:
+    """The table, in Markdown so that it can be pasted, and the ratios."""
+    columns = ["", "step, s", "useful tokens/s", "tokens encoded", "peak memory, MB", "precomputation, s", "last loss"]
+    shown = Table(*columns, box=box.MARKDOWN)
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for row in table:
+        shown.add_row(
+            row["name"],
+            f"{row['step_seconds']:.3g}",
+            f"{row['useful_tokens_per_second']:.0f}",
+            f"{row['encoded_tokens']:,}",
+            f"{row['peak_memory_mb']:,.0f}",
+            f"{row['precompute_seconds']:.1f}" if row["precompute_seconds"] else "",
+            f"{row['losses'][-1]:.4f}",
+        )
+    Console(width=max(console.width, 130)).print(shown)
+    by_name = {row["name"]: row for row in table}
+    for ours, theirs in RATIOS:
+        if ours in by_name and theirs in by_name:
+            a, b = by_name[ours], by_name[theirs]
+            speed = b["step_seconds"] / a["step_seconds"]
+            memory = a["peak_memory_mb"] / b["peak_memory_mb"]
+            say(f"- {ours} against {theirs}: {speed:.2f} times as fast, {memory:.2f} of the memory")
+    for row in table:
+        say(f"- {row['name']}: {row['settings']}")
+
+
+def draw(table: list[dict[str, Any]], file: Path, title: str) -> None:
+    """Loss against step, one line a contender: thinner lines on top, since they are meant to coincide."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    for number, row in enumerate(table):
+        width = 1.5 + 1.5 * (len(table) - 1 - number)
+        axes.plot(range(1, len(row["losses"]) + 1), row["losses"], label=row["name"], linewidth=width, alpha=0.8)
+    axes.set(xlabel="step", ylabel="loss", title=title)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=150)
+    plt.close(figure)
+
+
+def main() -> None:
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
