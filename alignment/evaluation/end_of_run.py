@@ -63,7 +63,7 @@ class EndOfRun:
     """Asks the policy the same held-out prompts before and after.
 
     Args:
-        trainer: an AlignmentTrainer with a `reference`.
+        trainer: an AlignmentTrainer with a `reference`; where that is None there is no KL and no fluency.
         prompts: held-out prompts, without repeats; the first `config.evaluation.prompts` are asked.
     """
 
@@ -99,7 +99,7 @@ class EndOfRun:
         def reference(model: nn.Module, units: Sequence[Unit], batch: Batch) -> Tensor:
             return reference_sums(trainer.reference, model, batch)
 
-        return Answers(answers, self._score(answers, reference))
+        return Answers(answers, self._score(answers, reference) if trainer.reference is not None else [])
 
     def divergence(self, after: Answers) -> dict[str, float]:
         """Sequence KL from the policy to the reference, both at the sampling temperature: mean log-ratio and its SE."""
@@ -147,9 +147,10 @@ class EndOfRun:
         if self.reward is not None:
             difference = paired_difference(self.scores(before), self.scores(after))
             entries["score"] = difference.to_summary(str(self.settings.score))
-        entries["kl"] = self.divergence(after)
         entries["length"] = {name: sum(a.tokens) / len(a.tokens) for name, a in (("before", before), ("after", after))}
-        entries["fluency"] = {"before": before.fluency, "after": after.fluency}
+        if self.trainer.reference is not None:
+            entries["kl"] = self.divergence(after)
+            entries["fluency"] = {"before": before.fluency, "after": after.fluency}
         return entries
 
     def scores(self, answers: Answers) -> list[float]:

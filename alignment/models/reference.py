@@ -65,7 +65,17 @@ def build_reference(policy: Any, config: ReferenceConfig, other: nn.Module | Non
     return FrozenCopy(copy.deepcopy(policy))
 
 
-def reference_sums(reference: Reference, wrapped: nn.Module, batch: Batch, temperature: float = 1.0) -> Tensor:
-    """Summed log-probs (C,) of the batch's completions under the reference, without gradient."""
+def reference_sums(
+    reference: Reference,
+    wrapped: nn.Module,
+    batch: Batch,
+    temperature: float = 1.0,
+    token_weights: Tensor | None = None,
+) -> Tensor:
+    """Summed log-probs (C,) of the batch's completions under the reference, without gradient.
+
+    `token_weights` (N,) multiply the tokens' log-probs first.
+    """
     with reference.active(wrapped) as model:
-        return sum_by_completion(token_logps(model, batch, temperature), batch)
+        logps = token_logps(model, batch, temperature)
+        return sum_by_completion(logps if token_weights is None else token_weights * logps, batch)

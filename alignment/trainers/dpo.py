@@ -1,7 +1,7 @@
 """Direct preference optimisation (Rafailov et al., 2305.18290): the policy is its own reward model.
 
 View: pairs (prompt, chosen, rejected). Groups: one, the prompt with both answers. Models: policy and reference.
-Loss: any of losses/pairwise.py, or one's own function of `PairLogps`.
+Loss: any of losses/pairwise.py and losses/reference_free.py, a weighted sum, or one's own function of `PairLogps`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from alignment.batching.groups import Unit
 from alignment.batching.packing import Batch
 from alignment.config import ModelConfig, RunConfig
 from alignment.config_check import check_values
-from alignment.losses.pairwise import LossOutput, PairLogps
+from alignment.losses.combine import PairLoss, Term
+from alignment.losses.modifiers import ld_weights, wpo_weight
+from alignment.losses.record import LossOutput, PairLogps
+from alignment.models.adapters import is_adapted
 from alignment.models.loading import load_model
-from alignment.models.logps import attach, sum_by_completion, token_logps
-from alignment.models.reference import build_reference, reference_sums
+from alignment.models.logps import attach, sum_by_completion, token_logps, token_logps_and_squares
+from alignment.models.reference import Reference, build_reference, reference_sums
 from alignment.trainers.base import AlignmentTrainer
 from alignment.trainers.inputs import Source, load_pairs, load_policy
 from alignment.trainers.loss_settings import build_loss
@@ -35,7 +38,8 @@ class DPOTrainer(AlignmentTrainer):
             config.model.
         config: settings; `RunConfig()` has a default for each.
         train, eval: a path, Examples, or a list of Pair; None takes config.data.
-        loss: a function PairLogps -> LossOutput in place of config.loss.
+        loss: a function PairLogps -> LossOutput in place of config.loss. One that reads no reference says so by an
+            attribute `needs_reference = False`.
         folder: where metrics and checkpoints go; None takes config.output_dir.
     """
 
@@ -53,7 +57,7 @@ class DPOTrainer(AlignmentTrainer):
     ) -> None:
         config = config or RunConfig()
         check_values(config)
-        self.loss = loss or build_loss(config.loss)
+        self.loss = _as_pair_loss(loss) if loss else build_loss(config.loss)
         set_seed(config.seed)  # a fresh adapter is random
         policy, tokenizer = load_policy(model, tokenizer, config)
         self.data = load_pairs(train, eval, tokenizer, config)
@@ -67,13 +71,30 @@ class DPOTrainer(AlignmentTrainer):
         )
         if other is not None:
             attach(other).to(self.args.device)
-        self.reference = build_reference(policy, config.reference, other)
+        # A loss without a reference gets no second set of weights, unless one is asked for.
+        wanted = (
+            self.loss.needs_reference
+            or is_adapted(policy)
+            or other is not None
+            or config.reference.kind == "frozen_copy"
+        )
+        self.reference: Reference | None = build_reference(policy, config.reference, other) if wanted else None
         self.reference_cache: dict[tuple, Tensor] = {}
 
     def compute(self, model: nn.Module, units: Sequence[Unit], batch: Batch) -> LossOutput:
         """log pi of both answers, log ref of both answers, and the loss on their differences (eq. 7)."""
-        policy = sum_by_completion(token_logps(model, batch), batch)
-        reference = self.reference_logps(model, units, batch)
+        weight = ratios = None
+        if self.loss.weighting == "wpo":
+            tokens, squares = token_logps_and_squares(model, batch)
+            weight = wpo_weight(sum_by_completion(tokens.detach() - squares, batch) / batch.lengths)
+        else:
+            tokens = token_logps(model, batch)
+        policy = sum_by_completion(tokens, batch)
+        reference = self.reference_logps(model, units, batch) if self.loss.needs_reference else torch.zeros_like(policy)
+        token_weights = self.token_weights(batch)
+        if token_weights is not None:
+            ratio = sum_by_completion(token_weights * tokens, batch) - reference
+            ratios = (ratio[0::2], ratio[1::2])
         lengths = batch.lengths.to(policy.dtype)
         p_chosen = torch.tensor([unit.values.get("p_chosen", 1.0) for unit in units], device=policy.device)
         return self.loss(
@@ -85,19 +106,29 @@ class DPOTrainer(AlignmentTrainer):
                 chosen_length=lengths[0::2],
                 rejected_length=lengths[1::2],
                 p_chosen=p_chosen,
+                ratios=ratios,
+                weight=weight,
             )
         )
 
+    def token_weights(self, batch: Batch) -> Tensor | None:
+        """(N,) weights of the tokens in both policies' sums (LD-DPO), or None where all weigh 1."""
+        return ld_weights(batch.lengths, batch.owners, self.loss.ld_alpha) if self.loss.ld_alpha != 1 else None
+
     def reference_logps(self, model: nn.Module, units: Sequence[Unit], batch: Batch) -> Tensor:
-        """Summed log-probs (2 * len(units),) under the reference: looked up where precomputed, else scored now."""
+        """Summed log-probs (2 * len(units),), with the token weights of the loss, under the reference.
+
+        Looked up where precomputed, else scored now.
+        """
         known = [self.reference_cache.get(unit.groups) for unit in units]
         if all(value is not None for value in known):
             return torch.cat([value for value in known if value is not None]).to(batch.lengths.device)
-        return reference_sums(self.reference, model, batch)
+        assert self.reference is not None
+        return reference_sums(self.reference, model, batch, token_weights=self.token_weights(batch))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train; with reference.when=precompute, the reference scores every pair once before the first step."""
-        if self.config.reference.when == "precompute" and not self.reference_cache:
+        if self.config.reference.when == "precompute" and self.loss.needs_reference and not self.reference_cache:
             self._precompute_reference()
         return super().train(*args, **kwargs)
 
@@ -106,7 +137,7 @@ class DPOTrainer(AlignmentTrainer):
         found: list[tuple[tuple, list[float]]] = []
 
         def score(model: nn.Module, units: Sequence[Unit], batch: Batch) -> LossOutput:
-            sums = reference_sums(self.reference, model, batch).view(-1, 2)
+            sums = self.reference_logps(model, units, batch).view(-1, 2)
             found.extend((unit.groups, row) for unit, row in zip(units, sums.tolist(), strict=True))
             return LossOutput(sums.sum(-1))
 
@@ -117,3 +148,10 @@ class DPOTrainer(AlignmentTrainer):
 
             found = gather_object(found)
         self.reference_cache = {groups: torch.tensor(row) for groups, row in found}
+
+
+def _as_pair_loss(loss: Callable[[PairLogps], LossOutput]) -> PairLoss:
+    """One's own function as the loss of a run."""
+    if isinstance(loss, PairLoss):
+        return loss
+    return PairLoss((Term("own", loss, needs_reference=getattr(loss, "needs_reference", True)),))

@@ -1,38 +1,177 @@
-"""Losses by name: `loss.name=sigmoid loss.beta=0.1` -> a function of the log-probs alone."""
+"""Losses by name: the `loss` section of a run -> a function of the log-probs alone."""
 
 from __future__ import annotations
 
 import functools
+import importlib
+import importlib.util
 import inspect
+import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from alignment.errors import UserError, nearest, unknown
-from alignment.losses.pairwise import LossOutput, sigmoid
+from alignment.losses import pairwise, reference_free, unpaired
+from alignment.losses.combine import PairLoss, Term
+from alignment.losses.modifiers import DIVERGENCES
+from alignment.losses.record import LossOutput
 
-PAIRWISE: dict[str, Callable[..., LossOutput]] = {"sigmoid": sigmoid}
+Loss = Callable[..., LossOutput]
+
+WITH_REFERENCE: dict[str, Loss] = {
+    "sigmoid": pairwise.sigmoid,
+    "robust": pairwise.robust,
+    "hinge": pairwise.hinge,
+    "ipo": pairwise.ipo,
+    "r_dpo": pairwise.r_dpo,
+    "sigmoid_norm": pairwise.sigmoid_norm,
+    "exo": pairwise.exo,
+    "nca": pairwise.nca,
+    "bco_pair": pairwise.bco_pair,
+    "apo_zero": pairwise.apo_zero,
+    "apo_down": pairwise.apo_down,
+    "sppo": pairwise.sppo,
+    "discopop": pairwise.discopop,
+}
+REFERENCE_FREE: dict[str, Loss] = {
+    "simpo": reference_free.simpo,
+    "orpo": reference_free.orpo,
+    "cpo": reference_free.cpo,
+    "sft": reference_free.sft,
+}
+PAIRWISE = WITH_REFERENCE | REFERENCE_FREE
+UNPAIRED: dict[str, Loss] = {"kto": unpaired.kto, "bco": unpaired.bco}
+
+# parameter, or loss.parameter where one loss differs: (lowest, highest, open at the low end, at the high end)
+RANGES: dict[str, tuple[float, float, bool, bool]] = {
+    "beta": (0, math.inf, True, True),
+    "label_smoothing": (0, 0.5, False, True),
+    "exo.label_smoothing": (0, 0.5, True, True),
+    "gamma": (0, math.inf, False, True),
+    "length_alpha": (0, math.inf, False, True),
+    "tau": (0, 1, True, False),
+    "nll_weight": (0, math.inf, False, True),
+    "desirable_weight": (0, math.inf, True, True),
+    "undesirable_weight": (0, math.inf, True, True),
+    "weight": (-math.inf, math.inf, True, True),
+    "divergence_alpha": (0, 1, True, True),
+    "ld_alpha": (0, 1, False, False),
+}
+CHOICES = {"length": ("mean", "sum"), "divergence": DIVERGENCES, "weighting": ("wpo", None)}
+MODIFIERS = ("divergence", "divergence_alpha", "weighting", "ld_alpha")
 
 
-def build_loss(
-    settings: Mapping[str, Any], known: Mapping[str, Callable[..., LossOutput]] = PAIRWISE
-) -> Callable[..., LossOutput]:
-    """The loss that `settings` names, with its other entries bound as keyword arguments.
+def build_loss(settings: Mapping[str, Any]) -> PairLoss:
+    """The loss on pairs that `settings` describes: `name` with its parameters, or `terms`, and modifiers beside them.
 
     Raises:
-        UserError: an unknown loss, a setting that it does not take, or a value of the wrong kind.
+        UserError: an unknown loss, a setting that it does not take, or a value of the wrong kind or range.
     """
-    arguments = dict(settings)
-    name = str(arguments.pop("name", "sigmoid"))
-    if name not in known:
-        raise unknown("loss", name, known)
-    takes = list(inspect.signature(known[name]).parameters)[1:]
-    for key, value in arguments.items():
+    rest = dict(settings)
+    modifiers = {key: rest.pop(key) for key in MODIFIERS if key in rest}
+    for key, value in modifiers.items():
+        _check(f"loss.{key}", key, value)
+    terms = _terms(rest) if "terms" in rest else (_term(rest, "loss"),)
+    loss = PairLoss(terms, **modifiers)
+    changes_ratios = loss.divergence != "reverse_kl" or loss.ld_alpha != 1
+    if changes_ratios and not loss.needs_reference:
+        key = "divergence" if loss.divergence != "reverse_kl" else "ld_alpha"
+        names = ", ".join(term.name for term in terms)
+        raise UserError(f"loss.{key} acts on log-ratios to a reference, and {names} has none: leave it out")
+    return loss
+
+
+def build_unpaired_loss(settings: Mapping[str, Any]) -> Loss:
+    """`kto` or `bco` as a function of (UnpairedLogps, the statistic of the step). Raises UserError as `build_loss`."""
+    rest = dict(settings)
+    name = str(rest.pop("name", "kto"))
+    if name not in UNPAIRED:
+        raise UserError(f"loss.name={name}: single answers need a loss of their own: {', '.join(UNPAIRED)}")
+    return _bound(UNPAIRED[name], name, rest, "loss", given=2)
+
+
+def _terms(settings: dict[str, Any]) -> tuple[Term, ...]:
+    terms = settings.pop("terms")
+    if settings:
+        raise UserError(
+            f"loss.{next(iter(settings))} stands beside loss.terms: a sum has its parameters inside the terms; "
+            "start from loss=sigmoid_sft and set loss.terms"
+        )
+    if not terms or not all(isinstance(term, Mapping) and "name" in term for term in terms):
+        raise UserError("loss.terms: a list such as [{name: sigmoid, beta: 0.1}, {name: sft, weight: 0.2}] is needed")
+    return tuple(_term(dict(term), f"loss.terms[{number}]") for number, term in enumerate(terms))
+
+
+def _term(settings: dict[str, Any], where: str) -> Term:
+    name = str(settings.pop("name", "sigmoid"))
+    weight = settings.pop("weight", 1.0) if where != "loss" else 1.0
+    _check(f"{where}.weight", "weight", weight)
+    if ":" in name:
+        function = _import(name, where)
+        needs_reference = bool(getattr(function, "needs_reference", True))
+        return Term(name.rpartition(":")[2], _bound(function, name, settings, where), weight, needs_reference)
+    if name in UNPAIRED:
+        raise UserError(f"{where}.name={name}: this loss judges single answers, not pairs; use recipe=kto loss={name}")
+    if name not in PAIRWISE:
+        raise unknown("loss", name, PAIRWISE)
+    return Term(name, _bound(PAIRWISE[name], name, settings, where), weight, name in WITH_REFERENCE)
+
+
+def _bound(function: Loss, name: str, settings: Mapping[str, Any], where: str, given: int = 1) -> Loss:
+    """`function` with `settings` as its keyword arguments; its first `given` parameters come at the call."""
+    takes = dict(list(inspect.signature(function).parameters.items())[given:])
+    own = ":" in name
+    for key, value in settings.items():
         if key not in takes:
-            raise UserError(f"loss.{key}: the loss '{name}' takes no such setting ({nearest(key, takes)})")
-        if not isinstance(value, (int, float)):
-            raise UserError(f"loss.{key}={value}: a number is needed")
-    if arguments.get("beta", 1) <= 0:
-        raise UserError(f"loss.beta={arguments['beta']}: must be greater than 0")
-    if not 0 <= arguments.get("label_smoothing", 0) < 0.5:
-        raise UserError(f"loss.label_smoothing={arguments['label_smoothing']}: must be in [0, 0.5)")
-    return functools.partial(known[name], **arguments)
+            mend = "" if own or where != "loss" else f"; to change the loss write loss={name}, not loss.name={name}"
+            raise UserError(f"{where}.{key}: the loss '{name}' takes no such setting ({nearest(key, takes)}){mend}")
+        if not own:
+            _check(f"{where}.{key}", key, value, name)
+    for key, parameter in takes.items():
+        if parameter.default is inspect.Parameter.empty and key not in settings:
+            options = f": {' or '.join(map(str, CHOICES[key]))}" if key in CHOICES else ""
+            raise UserError(f"{where}.{key} is needed by the loss '{name}'{options}")
+    return functools.partial(function, **settings)
+
+
+def _check(label: str, key: str, value: Any, name: str = "") -> None:
+    if key in CHOICES:
+        if value not in CHOICES[key]:
+            options = [str(option) for option in CHOICES[key] if option is not None]
+            raise UserError(f"{label}={value}: {nearest(str(value), options)} (known: {', '.join(options)})")
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UserError(f"{label}={value}: a number is needed")
+    low, high, above, below = RANGES.get(f"{name}.{key}") or RANGES[key]
+    fits = (value > low if above else value >= low) and (value < high if below else value <= high)
+    if not fits:
+        limits = f"in {'(' if above else '['}{low}, {high}{')' if below else ']'}"
+        if high == math.inf:
+            limits = "finite" if low == -math.inf else f"{'greater than' if above else 'at least'} {low}, and finite"
+        raise UserError(f"{label}={value}: must be {limits}")
+
+
+def _import(name: str, where: str) -> Loss:
+    """The function that `path/to/file.py:function` or `package.module:function` names."""
+    place, _, attribute = name.rpartition(":")
+    try:
+        if place.endswith(".py"):
+            path = Path(place).expanduser()
+            if not path.is_file():
+                raise UserError(f"{where}.name={name}: no file {place}")
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(place)
+    except UserError:
+        raise
+    except Exception as error:  # whatever one's own file raises while it is read
+        raise UserError(f"{where}.name={name}: cannot be imported: {type(error).__name__}: {error}") from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        raise UserError(f"{where}.name={name}: no function '{attribute}' in {place} ({nearest(attribute, known)})")
+    return function
