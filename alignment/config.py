@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
 
+# What may stand in the loss section beside any loss's own parameters; see docs/losses.md.
+LOSS_MODIFIERS = ("divergence", "divergence_alpha", "weighting", "ld_alpha")
+
+
 @dataclass
 class ModelConfig:
     """Which model is trained."""
@@ -118,6 +122,6 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     peft: PeftConfig = field(default_factory=PeftConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
-    loss: Dict[str, Any] = field(default_factory=lambda: {"name": "sigmoid"})
+    loss: Dict[str, Any] = field(default_factory=dict)  # configs/loss; empty: sigmoid
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

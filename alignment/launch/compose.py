@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignment.config import RunConfig
+from alignment.config import LOSS_MODIFIERS, RunConfig
 from alignment.config_check import check_sources, check_values
 from alignment.errors import UserError, nearest
 from alignment.launch import mistakes
@@ -135,6 +135,8 @@ class Composer:
             yield f"data={value if isinstance(value, str) and value in self.files.groups['data'] else 'custom'}"
         if override.key_or_group == "recipe" and isinstance(value, str) and value not in self.files.recipes:
             yield f"recipe={_file_option(value)}"
+        elif override.key_or_group in {f"loss.{name}" for name in LOSS_MODIFIERS}:
+            yield f"++{str(override.input_line).lstrip('+')}"  # beside any loss, so no loss's file lists it
         else:
             assert override.input_line is not None
             yield override.input_line
@@ -219,6 +221,10 @@ def _register_recipe(option: str, path: Path) -> None:
     own_data = isinstance(node.get("data"), dict) and node["data"].get("path") is not None
     if own_data and not any("override /data" in entry for entry in defaults if isinstance(entry, dict)):
         defaults.append({"override /data": "custom"})
+    # Nor one with a loss of its own the parameters of the default loss.
+    own_loss = isinstance(node.get("loss"), dict) and not {"name", "terms"}.isdisjoint(node["loss"])
+    if own_loss and not any("override /loss" in entry for entry in defaults if isinstance(entry, dict)):
+        defaults.append({"override /loss": None})
     if not defaults:
         del node["defaults"]
     ConfigStore.instance().store(group="recipe", name=option, node=OmegaConf.create(node), package="_global_")

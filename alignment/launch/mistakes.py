@@ -21,6 +21,7 @@ from alignment.launch.assets import Catalogue
 OWN = {
     "model": "any other model: model.path=FOLDER|HUB-ID|FILE.gguf",
     "data": "your own data: data.path=FILE|FOLDER|GLOB|HUB-ID",
+    "loss": "your own: name: FILE.py:FUNCTION in a file loss/NAME.yaml of a folder given as --config-dir",
 }
 EXPECTED = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from alignment.config import LOSS_MODIFIERS
 from alignment.errors import UserError, nearest, unknown
 from alignment.losses import pairwise, reference_free, unpaired
 from alignment.losses.combine import PairLoss, Term
@@ -59,7 +60,6 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "ld_alpha": (0, 1, False, False),
 }
 CHOICES = {"length": ("mean", "sum"), "divergence": DIVERGENCES, "weighting": ("wpo", None)}
-MODIFIERS = ("divergence", "divergence_alpha", "weighting", "ld_alpha")
 
 
 def build_loss(settings: Mapping[str, Any]) -> PairLoss:
@@ -69,7 +69,7 @@ def build_loss(settings: Mapping[str, Any]) -> PairLoss:
         UserError: an unknown loss, a setting that it does not take, or a value of the wrong kind or range.
     """
     rest = dict(settings)
-    modifiers = {key: rest.pop(key) for key in MODIFIERS if key in rest}
+    modifiers = {key: rest.pop(key) for key in LOSS_MODIFIERS if key in rest}
     for key, value in modifiers.items():
         _check(f"loss.{key}", key, value)
     terms = _terms(rest) if "terms" in rest else (_term(rest, "loss"),)
@@ -122,9 +122,9 @@ def _bound(function: Loss, name: str, settings: Mapping[str, Any], where: str, g
     """`function` with `settings` as its keyword arguments; its first `given` parameters come at the call."""
     takes = dict(list(inspect.signature(function).parameters.items())[given:])
     own = ":" in name
+    mend = "" if own or where != "loss" else f"; for another loss write loss={name}, not loss.name={name}"
     for key, value in settings.items():
         if key not in takes:
-            mend = "" if own or where != "loss" else f"; to change the loss write loss={name}, not loss.name={name}"
             raise UserError(f"{where}.{key}: the loss '{name}' takes no such setting ({nearest(key, takes)}){mend}")
         if not own:
             _check(f"{where}.{key}", key, value, name)

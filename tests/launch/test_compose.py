@@ -82,6 +82,26 @@ def test_recipe_by_path(composer: Composer, tmp_path: Path) -> None:
     assert config.seed == 3
 
 
+def test_the_loss_is_a_group(composer: Composer, tmp_path: Path) -> None:
+    assert composer.config(["recipe=dpo", "loss=ipo", "loss.beta=0.2"]).loss == {
+        "name": "ipo",
+        "beta": 0.2,
+        "length": "mean",
+    }
+    # A modifier stands beside any loss, without a +.
+    assert composer.config(["recipe=dpo", "loss=hinge", "loss.divergence=js"]).loss["divergence"] == "js"
+    # A recipe with a loss of its own keeps nothing of the default one.
+    file = tmp_path / "sum.yaml"
+    for header in ("", "defaults: [dpo]\n"):
+        file.write_text(header + "loss: {terms: [{name: hinge}, {name: sft, weight: 0.5}]}\n")
+        assert set(composer.config([f"recipe={file}"]).loss) == {"terms"}
+    own = tmp_path / "configs" / "loss"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text("name: mine.py:my_loss\nscale: 3\n")
+    config = Composer.create(tmp_path / "configs").config(["recipe=dpo", "loss=mine"])
+    assert config.loss == {"name": "mine.py:my_loss", "scale": 3}
+
+
 def test_recipe_extends_another(composer: Composer, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("defaults: [dpo, {override /model: tiny}]\nloss: {beta: 0.3}\n")

@@ -32,7 +32,7 @@ MISTAKES = [
     (["recipe=dpo", "training.bf16=maybe"], ["true or false is needed"]),
     (["recipe=dpo", "training.report_to=wandb"], ["training.report_to=[a]"]),
     (["recipe=dpo", "training=3"], ["this is a section", "training.learning_rate"]),
-    (["recipe=dpo", "loss=ipo"], ["this is a section", "loss.name"]),
+    (["recipe=dpo", "loss=ipoo"], ["unknown loss 'ipoo'", "did you mean ipo", "--config-dir"]),
     (["recipe=dpo", "seed=1,2"], ["add -m"]),
     (["recipe=dpo", "seed"], ["'seed' is not an override: write key=value"]),
     (["recipe=dpo", "seed=[1"], ["cannot read the override 'seed=[1'"]),
