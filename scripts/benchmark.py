@@ -334,7 +334,8 @@ def draw(table: list[dict[str, Any]], file: Path, title: str) -> None:
     for number, row in enumerate(table):
         width = 1.5 + 1.5 * (len(table) - 1 - number)
         axes.plot(range(1, len(row["losses"]) + 1), row["losses"], label=row["name"], linewidth=width, alpha=0.8)
-    axes.set(xlabel="step", ylabel="loss", title=title)
+    apart = max(max(losses) - min(losses) for losses in zip(*(row["losses"] for row in table), strict=True))
+    axes.set(xlabel="step", ylabel="loss", title=f"{title}; the curves are at most {apart:.1e} apart")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)
