@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
-
 # What may stand in the loss section beside any loss's own parameters; see docs/losses.md.
 LOSS_MODIFIERS = ("divergence", "divergence_alpha", "weighting", "ld_alpha")
 
@@ -21,7 +20,7 @@ class ModelConfig:
     path: Optional[str] = None  # a built-in's name, a folder, a hub id or a GGUF file
     revision: Optional[str] = None  # of a hub id
     dtype: str = "float32"  # of the weights in memory: float32 | bfloat16 | float16
-    attention: str = "sdpa"
+    attention: str = "auto"  # auto: SDPA, on a GPU with block masks for long rows | sdpa | eager | flex_attention
     chat_template: Optional[str] = None  # a Jinja file that replaces the tokenizer's own template
     trust_remote_code: bool = False
 

