@@ -163,6 +163,8 @@ def sppo(pairs: PairLogps, beta: float = 0.001) -> LossOutput:
 def discopop(pairs: PairLogps, beta: float = 0.05, tau: float = 0.05) -> LossOutput:
     """DiscoPOP, eq. 5 of Lu et al. (2406.08414): -(1 - m) log sigma(h) + m exp(-h), m = sigma(h / tau).
 
+    Not monotone: at the paper's tau its slope at h = 0 is positive, so the first steps close the margin.
+
     Args:
         tau: width of the passage from the logistic to the exponential part, in (0, 1]: above 1 the loss explodes.
     """

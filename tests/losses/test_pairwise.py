@@ -1,4 +1,4 @@
-"""DPO's sigmoid loss, with the arithmetic written out, and against TRL's definition of its gradient."""
+"""The losses with a reference, with the arithmetic written out."""
 
 from __future__ import annotations
 
@@ -9,25 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.errors import UserError
-from alignment.losses.pairwise import PairLogps, sigmoid
-from alignment.trainers.loss_settings import build_loss
-
-
-def pairs(chosen, rejected, ref_chosen, ref_rejected, p=1.0) -> PairLogps:
-    def tensor(value):
-        return torch.tensor(value, dtype=torch.float64)
-
-    n = len(chosen)
-    return PairLogps(
-        tensor(chosen).requires_grad_(),
-        tensor(rejected).requires_grad_(),
-        tensor(ref_chosen),
-        tensor(ref_rejected),
-        tensor([4.0] * n),
-        tensor([2.0] * n),
-        tensor([p] * n),
-    )
+from alignment.losses import pairwise
+from alignment.losses.pairwise import sigmoid
+from tests.losses.rows import nls, pairs, sigma, three_rows
 
 
 def test_three_rows_by_hand() -> None:
@@ -80,14 +64,111 @@ def test_swapping_the_pair_flips_the_margin_and_stays_finite(logps, beta, smooth
     assert torch.isfinite(first.values).all() and (first.values >= 0).all()
 
 
-def test_settings_name_what_is_wrong() -> None:
-    with pytest.raises(UserError, match="unknown loss 'sigmiod': did you mean sigmoid"):
-        build_loss({"name": "sigmiod"})
-    with pytest.raises(UserError, match=r"loss.betta.*did you mean beta"):
-        build_loss({"name": "sigmoid", "betta": 0.1})
-    with pytest.raises(UserError, match="greater than 0"):
-        build_loss({"name": "sigmoid", "beta": 0})
-    with pytest.raises(UserError, match="label_smoothing"):
-        build_loss({"name": "sigmoid", "label_smoothing": 0.5})
-    with pytest.raises(UserError, match="a number is needed"):
-        build_loss({"name": "sigmoid", "beta": "much"})
+# u_w = 2, 0, -2; u_l = -5, 0, 2; u_w - u_l = 7, 0, -4; lengths 4 and 2. Rewards are beta * u.
+BY_HAND = {
+    # h = 0.7, 0, -0.4; weights 0.9 / 0.8 and -0.1 / 0.8
+    "robust": (
+        lambda rows: pairwise.robust(rows, 0.1, label_smoothing=0.1),
+        [1.125 * nls(h) - 0.125 * nls(-h) for h in (0.7, 0.0, -0.4)],
+        [0.7, 0.0, -0.4],
+    ),
+    # max(0, 1 - h) at beta 0.2: h = 1.4, 0, -0.8
+    "hinge": (lambda rows: pairwise.hinge(rows, 0.2), [0.0, 1.0, 1.8], [1.4, 0.0, -0.8]),
+    # target 1 / (2 * 0.5) = 1: (7 - 1)^2, (0 - 1)^2, (-4 - 1)^2
+    "ipo sum": (lambda rows: pairwise.ipo(rows, 0.5, length="sum"), [36.0, 1.0, 25.0], [3.5, 0.0, -2.0]),
+    # 2/4 - -5/2 = 3; 0; -2/4 - 2/2 = -1.5: (3 - 1)^2, (0 - 1)^2, (-1.5 - 1)^2
+    "ipo mean": (lambda rows: pairwise.ipo(rows, 0.5, length="mean"), [4.0, 1.0, 6.25], [1.5, 0.0, -0.75]),
+    # h + 0.05 * (4 - 2) = 0.8, 0.1, -0.3
+    "r_dpo": (
+        lambda rows: pairwise.r_dpo(rows, 0.1, length_alpha=0.05),
+        [nls(0.8), nls(0.1), nls(-0.3)],
+        [0.7, 0.0, -0.4],
+    ),
+    # flipped: -h - 0.05 * (4 - 2) = -0.8, -0.1, 0.3
+    "r_dpo smoothed": (
+        lambda rows: pairwise.r_dpo(rows, 0.1, length_alpha=0.05, label_smoothing=0.2),
+        [0.8 * nls(z) + 0.2 * nls(-z) for z in (0.8, 0.1, -0.3)],
+        [0.7, 0.0, -0.4],
+    ),
+    # 2 * (3, 0, -1.5)
+    "sigmoid_norm": (lambda rows: pairwise.sigmoid_norm(rows, 2.0), [nls(6.0), nls(0.0), nls(-3.0)], [6.0, 0.0, -3.0]),
+    # KL of (sigma(h), sigma(-h)) from (0.9, 0.1)
+    "exo": (
+        lambda rows: pairwise.exo(rows, 0.1, label_smoothing=0.1),
+        [sigma(h) * math.log(sigma(h) / 0.9) + sigma(-h) * math.log(sigma(-h) / 0.1) for h in (0.7, 0.0, -0.4)],
+        [0.7, 0.0, -0.4],
+    ),
+    # r_w = 0.2, 0, -0.2; r_l = -0.5, 0, 0.2
+    "nca": (
+        lambda rows: pairwise.nca(rows, 0.1),
+        [
+            nls(0.2) + 0.5 * nls(-0.2) + 0.5 * nls(0.5),
+            2 * math.log(2),
+            nls(-0.2) + 0.5 * nls(0.2) + 0.5 * nls(-0.2),
+        ],
+        [0.7, 0.0, -0.4],
+    ),
+    "bco_pair": (
+        lambda rows: pairwise.bco_pair(rows, 0.1),
+        [nls(0.2) + nls(0.5), 2 * math.log(2), nls(-0.2) + nls(-0.2)],
+        [0.7, 0.0, -0.4],
+    ),
+    "apo_zero": (
+        lambda rows: pairwise.apo_zero(rows, 0.1),
+        [1 - sigma(0.2) + sigma(-0.5), 1.0, 1 - sigma(-0.2) + sigma(0.2)],
+        [0.7, 0.0, -0.4],
+    ),
+    "apo_down": (
+        lambda rows: pairwise.apo_down(rows, 0.1),
+        [sigma(0.2) + 1 - sigma(0.7), 1.0, sigma(-0.2) + 1 - sigma(-0.4)],
+        [0.7, 0.0, -0.4],
+    ),
+    # 1 / (2 * 0.25) = 2: (2 - 2)^2 + (-5 + 2)^2; 4 + 4; (-2 - 2)^2 + (2 + 2)^2
+    "sppo": (lambda rows: pairwise.sppo(rows, 0.25), [9.0, 8.0, 32.0], [1.75, 0.0, -1.0]),
+    # h = 0.7, 0, -0.4; m = sigma(h / 0.5) = sigma(1.4), 1/2, sigma(-0.8)
+    "discopop": (
+        lambda rows: pairwise.discopop(rows, 0.1, tau=0.5),
+        [
+            (1 - sigma(1.4)) * nls(0.7) + sigma(1.4) * math.exp(-0.7),
+            0.5 * math.log(2) + 0.5,
+            (1 - sigma(-0.8)) * nls(-0.4) + sigma(-0.8) * math.exp(0.4),
+        ],
+        [0.7, 0.0, -0.4],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_by_hand(name: str) -> None:
+    loss, values, margins = BY_HAND[name]
+    output = loss(three_rows())
+    assert output.values.tolist() == pytest.approx(values, abs=1e-12)
+    assert output.metrics["margin"].tolist() == pytest.approx(margins, abs=1e-12)
+    assert output.metrics["accuracy"].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_length_control_discounts_a_longer_chosen_answer() -> None:
+    # At equal log-ratios a longer chosen answer has the smaller loss, and the smaller push.
+    values, pushes = [], []
+    for lengths in ((8.0, 2.0), (4.0, 4.0), (2.0, 8.0)):
+        rows = pairs([-10.0], [-12.0], [-11.0], [-11.0], lengths=lengths)
+        output = pairwise.r_dpo(rows, 0.1)
+        output.values.sum().backward()
+        values.append(output.values.item())
+        pushes.append(-rows.chosen.grad.item())
+    assert values[0] < values[1] < values[2] and 0 < pushes[0] < pushes[1] < pushes[2]
+
+
+def test_robust_undoes_the_flips_it_is_told_of() -> None:
+    # Over labels of which 20 % are flipped, its mean is the plain loss of the true labels.
+    rows = three_rows()
+    expected = 0.8 * pairwise.robust(rows, 0.1, 0.2).values + 0.2 * pairwise.robust(rows.flipped(), 0.1, 0.2).values
+    torch.testing.assert_close(expected, sigmoid(rows, 0.1).values)
+
+
+def test_soft_win_rates_give_sppo_the_papers_gradient() -> None:
+    # (u - (P - 1/2) / beta)^2 for both answers, P = 0.75 and 0.25, at beta 0.25: targets 1 and -1.
+    rows = three_rows(p=0.75)
+    pairwise.sppo(rows, 0.25).values.sum().backward()
+    assert rows.chosen.grad.tolist() == pytest.approx([2 * (u - 1) for u in (2.0, 0.0, -2.0)])
+    assert rows.rejected.grad.tolist() == pytest.approx([2 * (u + 1) for u in (-5.0, 0.0, 2.0)])
