@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,10 +10,12 @@ import torch
 
 from alignment.batching.microbatch import groups_of
 from alignment.batching.packing import pack
+from alignment.launch.compose import Composer
 from alignment.losses.modifiers import ld_weights
 from alignment.models.logps import sum_by_completion, token_logps
 from alignment.trainers import dpo
 from alignment.trainers.dpo import DPOTrainer
+from tests.launching import ROOT
 from tests.trainers.pairs import some_pairs
 from tests.trainers.test_dpo import rows, settings
 
@@ -89,22 +91,15 @@ def test_wpo_weighs_pairs_by_their_alignment(tmp_path: Path) -> None:
     assert weight[0].item() == pytest.approx(torch.tensor(total).exp().item(), rel=1e-4)
 
 
-def test_a_new_loss_is_one_file_and_one_yaml(tmp_path: Path) -> None:
-    from alignment.launch.compose import Composer
-
-    (tmp_path / "mine.py").write_text(
-        "import torch.nn.functional as F\n"
-        "from alignment.losses.record import LossOutput, pair_metrics\n\n"
-        "def squared_hinge(pairs, beta=0.1, margin=1.0):\n"
-        "    chosen, rejected = beta * pairs.chosen_ratio, beta * pairs.rejected_ratio\n"
-        "    values = F.relu(margin - (chosen - rejected)) ** 2\n"
-        "    return LossOutput(values, pair_metrics(chosen, rejected, pairs))\n"
-    )
-    (tmp_path / "loss").mkdir()
-    (tmp_path / "loss" / "mine.yaml").write_text(f"name: {tmp_path}/mine.py:squared_hinge\nbeta: 0.1\nmargin: 1.0\n")
-    composed = Composer.create(tmp_path).config(["recipe=dpo", "loss=mine", "loss.margin=2"])
+def test_a_new_loss_is_one_file_and_one_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of docs/losses.md, from the folder of a user."""
+    page = (ROOT / "docs" / "losses.md").read_text(encoding="utf-8")
+    for name, block in re.findall(r"```\w+\n# (\S+)\n(.*?)```", page, re.DOTALL):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(block)
+    monkeypatch.chdir(tmp_path)
+    composed = Composer.create("my_configs").config(["recipe=dpo", "loss=mine", "loss.margin=2"])
     trainer = trainer_of(tmp_path / "run", composed.loss)
     assert trainer.evaluate()["eval_loss"] == pytest.approx(4.0, abs=1e-5)  # (2 - 0)^2
     trainer.train()
     assert rows(tmp_path / "run", "loss")[-1] < 4.0
-    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])["step"] == 0

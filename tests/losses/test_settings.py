@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from alignment.config import LOSS_MODIFIERS
 from alignment.errors import UserError
 from alignment.losses.record import LossOutput
 from alignment.trainers.loss_settings import PAIRWISE, REFERENCE_FREE, UNPAIRED, build_loss, build_unpaired_loss
+from tests.launching import ROOT
 from tests.losses.rows import three_rows
 from tests.losses.test_unpaired import four_rows
 
@@ -81,9 +85,33 @@ def test_a_sum_takes_parameters_inside_and_modifiers_outside() -> None:
     assert terms[0] == {"name": "sigmoid", "beta": 0.3}  # what was given is left as it was
 
 
-def test_no_parameter_is_named_like_a_modifier() -> None:
-    import inspect
+@pytest.mark.parametrize("name", PAIRWISE | UNPAIRED)
+def test_file_function_and_page_agree(name: str) -> None:
+    """configs/loss/NAME.yaml lists every parameter with the function's default, and the page has a row of them."""
+    given = 1 if name in PAIRWISE else 2
+    parameters = list(inspect.signature((PAIRWISE | UNPAIRED)[name]).parameters.values())[given:]
+    file = ROOT / "configs" / "loss" / f"{name}.yaml"
+    assert file.read_text().startswith("# ")
+    stored = yaml.safe_load(file.read_text())
+    expected = {p.name: "mean" if p.name == "length" else p.default for p in parameters}  # length has no default
+    assert stored == {"name": name, **expected}
+    row = next(
+        line for line in (ROOT / "docs" / "losses.md").read_text().splitlines() if line.startswith(f"| `{name}` |")
+    )
+    for parameter in parameters:
+        default = expected[parameter.name]
+        assert re.search(
+            rf"`{parameter.name}` (\(\w+\) )?{re.escape(f'{default:g}' if default != 'mean' else 'mean')}", row
+        )
+    assert row.endswith("| no |" if name in REFERENCE_FREE else "| yes |")
 
+
+def test_the_shipped_sum() -> None:
+    loss = build_loss(yaml.safe_load((ROOT / "configs" / "loss" / "sigmoid_sft.yaml").read_text()))
+    assert [(term.name, term.weight) for term in loss.terms] == [("sigmoid", 1.0), ("sft", 0.2)]
+
+
+def test_no_parameter_is_named_like_a_modifier() -> None:
     for loss in (PAIRWISE | UNPAIRED).values():
         assert set(inspect.signature(loss).parameters).isdisjoint({*LOSS_MODIFIERS, "name", "weight", "terms"})
 

@@ -91,7 +91,7 @@ def distance(found: Measured, expected: Measured) -> tuple[float, float]:
 
 
 def agree(found: Measured, expected: Measured) -> None:
-    """The losses within 1e-5 (relative where above 1: squared nats, to which float32 adds no more digits), the gradients within 1e-4."""
+    """The losses within 1e-5 (relative where above 1, as float32 is), the gradients within 1e-4."""
     loss, grads = distance(found, expected)
     assert loss < 1e-5 * max(1.0, abs(expected[0])), (found[0], expected[0])
     assert grads < 1e-4, grads
