@@ -10,6 +10,7 @@ import torch
 
 from alignment.batching.microbatch import groups_of
 from alignment.batching.packing import pack
+from alignment.evaluation.end_of_run import EndOfRun
 from alignment.launch.compose import Composer
 from alignment.losses.modifiers import ld_weights
 from alignment.models.logps import sum_by_completion, token_logps
@@ -39,6 +40,21 @@ def test_a_loss_without_reference_scores_none_and_copies_none(
     before = trainer.evaluate()["eval_loss"]
     trainer.train()
     assert trainer.evaluate()["eval_loss"] < before
+
+
+def test_without_a_reference_the_table_has_no_kl_and_no_fluency(tmp_path: Path) -> None:
+    for peft, kinds in (("none", {"length"}), ("lora", {"length", "kl", "fluency"})):
+        trainer = trainer_of(tmp_path / peft, {"name": "simpo"}, peft=peft)
+        trainer.config.evaluation.prompts, trainer.config.evaluation.max_new_tokens = 2, 4
+        end = EndOfRun(trainer, trainer.data.prompts)
+        assert set(end.table(end.ask(), end.ask())) == kinds
+
+
+def test_a_copy_that_is_asked_for_is_kept(tmp_path: Path) -> None:
+    config = settings()
+    config.loss, config.peft.method, config.reference.kind = {"name": "simpo"}, "none", "frozen_copy"
+    trainer = DPOTrainer(config=config, train=some_pairs(), eval=some_pairs(), folder=tmp_path)
+    assert trainer.reference is not None
 
 
 def test_a_sum_reports_its_terms(tmp_path: Path) -> None:
