@@ -99,6 +99,7 @@ def ours(job: dict[str, Any], folder: Path, clock: Clock) -> dict[str, Any]:
             batch_size=job["batch_size"],
             max_steps=job["steps"],
             layout=contender["layout"],
+            token_budget=job["token_budget"],
             bf16=job["dtype"] == "bfloat16",
             scheduler="linear",
             warmup_ratio=0.0,

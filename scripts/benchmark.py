@@ -98,6 +98,7 @@ def dpo(
     steps: Annotated[int, typer.Option(min=2, help="Optimizer steps; the first one warms up and is not timed.")] = 9,
     pairs: Annotated[int | None, typer.Option(min=1, help="Pairs to train on; default: steps x batch size.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs of one step.")] = 4,
+    token_budget: Annotated[int, typer.Option(min=1, help="Ours: training.token_budget, tokens of one pass.")] = 4096,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak rate; AdamW, falling linearly to 0.")] = 5e-6,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each contender.")] = os.cpu_count() or 1,
     rounds: Annotated[int, typer.Option(min=1, help="How often each contender runs, in turn.")] = 1,
@@ -115,6 +116,7 @@ def dpo(
         "dtype": dtype.value,
         "batch_size": batch_size,
         "steps": steps,
+        "token_budget": token_budget,
         "learning_rate": learning_rate,
         "threads": threads,
         "seed": seed,
@@ -182,7 +184,7 @@ def prepare(model: str, data: str, split: str, count: int, seed: int) -> tuple[s
             long += 1
             continue
         # As plain text: of messages, TRL also trains what the template writes behind the end of the turn.
-        texts = [tokenizer.decode(ids) for ids in (prompt, chosen, rejected)]
+        texts = [str(tokenizer.decode(ids)) for ids in (prompt, chosen, rejected)]
         wanted = [prompt, prompt + chosen, prompt + rejected]
         if [tokenizer(text)["input_ids"] for text in (texts[0], texts[0] + texts[1], texts[0] + texts[2])] != wanted:
             other += 1
@@ -197,7 +199,8 @@ def prepare(model: str, data: str, split: str, count: int, seed: int) -> tuple[s
         )
     if len(rows) < count:
         raise UserError(
-            f"--data {data}: {len(rows)} usable pairs, {count} wanted: lower --pairs, --steps or --batch-size"
+            f"--data {data} has {len(rows)} pairs that can be compared, {count} are wanted ({long} are over {LIMIT} tokens,"
+            f" {other} would be tokenised in two ways): lower --pairs or --steps"
         )
     return resolve(model), rows
 
@@ -272,7 +275,8 @@ def heading(job: dict[str, Any], model: str, data: str) -> str:
     return (
         f"{model}, {job['dtype']}, {len(job['rows'])} pairs of {Path(data).name} "
         f"({prompts} tokens of prompts, {completions} of completions: prompts are "
-        f"{prompts / (prompts + completions):.0%}), {job['batch_size']} pairs a step, {job['steps']} steps\n"
+        f"{prompts / (prompts + completions):.0%}), {job['batch_size']} pairs a step, {job['steps']} steps, "
+        f"our token budget {job['token_budget']}\n"
         f"{_machine(job['threads'])}; Python {platform.python_version()}, {versions}\n"
     )
 
@@ -329,6 +333,7 @@ def draw(table: list[dict[str, Any]], file: Path, title: str) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for number, row in enumerate(table):
@@ -336,7 +341,7 @@ def draw(table: list[dict[str, Any]], file: Path, title: str) -> None:
         axes.plot(range(1, len(row["losses"]) + 1), row["losses"], label=row["name"], linewidth=width, alpha=0.8)
     apart = max(max(losses) - min(losses) for losses in zip(*(row["losses"] for row in table), strict=True))
     axes.set(xlabel="step", ylabel="loss", title=f"{title}; the curves are at most {apart:.1e} apart")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)
     figure.savefig(file, dpi=150)

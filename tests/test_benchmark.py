@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from scripts.benchmark import CONTENDERS, chosen_contenders, name_the_fastest, row_of, useful_tokens
+from alignment.errors import UserError
+from scripts.benchmark import CONTENDERS, chosen_contenders, name_the_fastest, prepare, row_of, useful_tokens
 from tests.launching import ROOT, environment
 
 STEPS = 3
@@ -99,15 +100,20 @@ def test_choice_of_contenders() -> None:
     assert [contender.name for contender in chosen] == ["ours-shared", "ours-padded"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--only", "ours-shraed"], "did you mean ours-shared"),
-        (["--only", "ours-shared", "--pairs", "100000"], "usable pairs, 100000 are wanted"),
-    ],
-)
-def test_mistakes_are_named(arguments: list[str], message: str) -> None:
-    done = benchmark(*arguments)
+def test_mistakes_are_named() -> None:
+    done = benchmark("--only", "ours-shraed")
     assert done.returncode == 2
-    assert message in done.stderr
+    assert "did you mean ours-shared" in done.stderr
     assert "Traceback" not in done.stderr
+    with pytest.raises(UserError, match="100000 are wanted .* lower --pairs or --steps"):
+        prepare("tiny", "everyday", "train", 100_000, seed=0)
+
+
+def test_both_sides_get_the_same_pairs() -> None:
+    _, rows = prepare("tiny", "everyday", "train", 4, seed=1)
+    again = prepare("tiny", "everyday", "train", 4, seed=1)[1]
+    assert rows == again
+    for row in rows:
+        assert row["pair"]["prompt"][-1]["content"] in row["text"]["prompt"]
+        for answer in ("chosen", "rejected"):
+            assert row["pair"][answer][-1]["content"].strip() in row["text"][answer]
