@@ -49,11 +49,16 @@ class Batch:
 
 
 def pack(groups: Sequence[Group], layout: str = "shared", pad_id: int = 0) -> Batch:
-    """Lay `groups` out as one batch; completions keep the order of groups, then of completions within a group."""
+    """Lay `groups` out as one batch; completions keep the order of groups, then of completions within a group.
+
+    `pad_id` fills up padded rows.
+    """
     rows = shared_rows(groups) if layout == "shared" else padded_rows(groups)
     width = max(sum(piece.length for piece in row) for row in rows)
     shape = (len(rows), width)
-    ids = torch.full(shape, pad_id, dtype=torch.long)
+    # In shared rows padding sees itself alone, so an embedding of zero would stay zero, where the gradient of a norm is
+    # not a number (Gemma 3n). Nothing sees it, so any token of the batch does.
+    ids = torch.full(shape, groups[0].prompt[0] if layout == "shared" else pad_id, dtype=torch.long)
     positions = torch.zeros(shape, dtype=torch.long)
     segments = torch.full(shape, -1, dtype=torch.long)
     branches = torch.zeros(shape, dtype=torch.long)

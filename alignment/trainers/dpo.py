@@ -7,6 +7,7 @@ Loss: any of losses/pairwise.py and losses/reference_free.py, a weighted sum, or
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from transformers import set_seed
 
 from alignment.batching.groups import Unit
 from alignment.batching.packing import Batch
-from alignment.config import ModelConfig, RunConfig
+from alignment.config import RunConfig
 from alignment.config_check import check_values
 from alignment.losses.combine import PairLoss, Term
 from alignment.losses.modifiers import ld_weights, wpo_weight
 from alignment.losses.record import LossOutput, PairLogps
 from alignment.models.adapters import is_adapted
+from alignment.models.layout_check import choose_layout
 from alignment.models.loading import load_model
 from alignment.models.logps import attach, sum_by_completion, token_logps, token_logps_and_squares
 from alignment.models.reference import Reference, build_reference, reference_sums
@@ -64,13 +66,12 @@ class DPOTrainer(AlignmentTrainer):
         run_folder = Path(folder or config.output_dir or "outputs/dpo")
         run_folder.mkdir(parents=True, exist_ok=True)
         super().__init__(policy, tokenizer, config, run_folder, self.data.train, self.data.evaluation, callbacks)
-        other = (
-            load_model(ModelConfig(path=config.reference.path, dtype=config.model.dtype))
-            if config.reference.path
-            else None
-        )
-        if other is not None:
-            attach(other).to(self.args.device)
+        other = None
+        if config.reference.path:
+            other = attach(load_model(replace(config.model, path=config.reference.path))).to(self.args.device)
+            layout, note = choose_layout(other, self.layout)  # both score the same batches
+            if layout != self.layout:
+                self.layout, self.layout_note = layout, note
         # A loss without a reference gets no second set of weights, unless one is asked for.
         wanted = (
             self.loss.needs_reference

@@ -57,6 +57,31 @@ SHARED: dict[str, tuple[str, dict[str, Any], str]] = {
     "Gemma": ("GemmaConfig", COMMON | {"head_dim": 8}, "sdpa"),
     "Gemma 2, window in some layers": ("Gemma2Config", COMMON | MIXED | {"query_pre_attn_scalar": 8}, "eager"),
     "Gemma 3, window in some layers": ("Gemma3TextConfig", COMMON | MIXED | {"query_pre_attn_scalar": 8}, "sdpa"),
+    "Gemma 3 with images, window in some layers": (
+        "Gemma3Config",
+        dict(
+            text_config=COMMON | MIXED | {"query_pre_attn_scalar": 8},
+            vision_config=dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+            | dict(image_size=28, patch_size=14),
+            image_token_id=VOCABULARY - 1,
+        ),
+        "sdpa",
+    ),
+    "Gemma 3n, window in some layers": (
+        "Gemma3nTextConfig",
+        COMMON
+        | MIXED
+        | dict(vocab_size_per_layer_input=VOCABULARY, hidden_size_per_layer_input=8, laurel_rank=4)
+        | dict(num_kv_shared_layers=0, intermediate_size=[48] * 3, activation_sparsity_pattern=[0.0] * 3),
+        "sdpa",
+    ),
+    "Gemma 4, window in some layers": (
+        "Gemma4TextConfig",
+        COMMON
+        | dict(sliding_window=WINDOW, layer_types=["sliding_attention", "sliding_attention", "full_attention"])
+        | dict(head_dim=8, global_head_dim=8, vocab_size_per_layer_input=VOCABULARY, hidden_size_per_layer_input=8),
+        "sdpa",
+    ),
     "Phi": ("PhiConfig", COMMON, "sdpa"),
     "Phi-3": ("Phi3Config", COMMON | {"sliding_window": None}, "sdpa"),
     "Phi-3, window": ("Phi3Config", COMMON | SLIDING, "sdpa"),

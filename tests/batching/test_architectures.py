@@ -84,9 +84,9 @@ def test_a_wrong_mask_is_off_by_far(name: str, wrong: Any, monkeypatch: pytest.M
 def gradients(name: str, layout: str, lora: bool, checkpointing: bool) -> dict[str, Tensor]:
     """d/dw of a weighted sum of completion log-probs, for every trained parameter; `alone` is the plain model."""
     model, groups = build(name, lora), some_groups()
+    model.train(checkpointing)  # in eval mode nothing is checkpointed; there is no dropout
     if checkpointing and layout != "alone":
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.train()  # else nothing is checkpointed
     batch = pack(groups, "padded" if layout == "alone" else layout)
     values = alone(model, groups) if layout == "alone" else token_logps(model, batch)
     weights = torch.linspace(-1, 1, batch.completions)

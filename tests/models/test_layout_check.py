@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from alignment.config import EvaluationConfig, ModelConfig, PeftConfig, RunConfig, TrainingConfig
+from alignment.config import EvaluationConfig, ModelConfig, PeftConfig, ReferenceConfig, RunConfig, TrainingConfig
 from alignment.errors import UserError
 from alignment.models import logps as provider
 from alignment.models.layout_check import choose_layout, layout_deviation
 from alignment.models.loading import load_model, load_tokenizer
+from alignment.models.logps import attach
 from alignment.trainers.dpo import DPOTrainer
 from tests.batching.architectures import PADDED, SHARED, build
 from tests.batching.test_architectures import WINDOWED, causal, no_window, window_by_rows
@@ -30,6 +31,14 @@ def test_taken(name: str) -> None:
 def test_taken_in_either_precision_and_with_flat_weights(name: str, dtype: torch.dtype, std: float) -> None:
     model = build(name, initializer_range=std).to(dtype)
     assert choose_layout(model, "shared") == ("shared", None)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("path", ["tiny", pytest.param("smollm2-135m", marks=pytest.mark.slow)])
+def test_the_embedded_models_take_it_in_every_precision(path: str, dtype: str) -> None:
+    if (path, dtype) == ("smollm2-135m", "float16"):
+        pytest.skip("half a minute: CPUs compute float16 slowly")
+    assert choose_layout(attach(load_model(ModelConfig(path=path, dtype=dtype))), "shared") == ("shared", None)
 
 
 @pytest.mark.parametrize("name", PADDED)
@@ -50,8 +59,9 @@ def test_biases_counted_by_row_are_seen_in_either_precision(dtype: torch.dtype, 
 @pytest.mark.parametrize("wrong", [causal, no_window, window_by_rows])
 @pytest.mark.parametrize("name", WINDOWED)
 def test_a_wrong_window_is_seen_however_long_it_is(name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = build(name, sliding_window=4096)
+    model = build(name)
     text = model.config.get_text_config()
+    text.sliding_window = 4096
     assert choose_layout(model, "shared") == ("shared", None)
     assert text.sliding_window == 4096  # put back
     monkeypatch.setattr(provider, "shared_mask", wrong)
@@ -120,6 +130,21 @@ def test_a_step_on_the_fallback(name: str, tmp_path: Path) -> None:
     trainer.train()
     assert trainer.evaluate()["eval_loss"] < start - 1e-3
     assert any(not torch.equal(before[n], p.detach()) for n, p in trainer.model.named_parameters())
+
+
+def test_a_reference_that_takes_no_mask_takes_the_policy_along(tmp_path: Path) -> None:
+    """Both score the same batches: MPT would take the shared rows without a word and be wrong."""
+    tokenizer = load_tokenizer(ModelConfig(path="tiny"))
+    build("MPT", vocab_size=len(tokenizer)).save_pretrained(tmp_path / "mpt")
+    config = RunConfig(
+        peft=PeftConfig(method="none"),
+        reference=ReferenceConfig(path=str(tmp_path / "mpt")),
+        training=TrainingConfig(max_steps=1, batch_size=4, bf16=False),
+    )
+    pairs = some_pairs(4)
+    trainer = DPOTrainer("tiny", config, train=pairs, eval=pairs, folder=tmp_path / "run")
+    assert trainer.layout == "padded" and "MptForCausalLM" in (trainer.layout_note or "")
+    trainer.train()
 
 
 def test_loading_leaves_the_choice_of_attention_to_the_model(tmp_path: Path) -> None:
