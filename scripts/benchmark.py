@@ -161,7 +161,8 @@ def chosen_contenders(only: str | None) -> list[Contender]:
 def prepare(model: str, data: str, split: str, count: int, seed: int) -> tuple[str, list[dict[str, Any]]]:
     """(folder of the model, rows): each row a pair as messages, the same pair as plain text, and its lengths in tokens.
 
-    Left out are pairs over the limit, and those whose text each side would cut into other tokens.
+    Left out are pairs over the limit, those whose text each side would cut into other tokens, and those that our trainer
+    leaves out: a user's turn in an answer, or answers that differ in nothing but the text behind their end.
     """
     from alignment.config import ModelConfig
     from alignment.data.readers import load_examples
@@ -185,8 +186,10 @@ def prepare(model: str, data: str, split: str, count: int, seed: int) -> tuple[s
             continue
         # As plain text: of messages, TRL also trains what the template writes behind the end of the turn.
         texts = [str(tokenizer.decode(ids)) for ids in (prompt, chosen, rejected)]
+        unused = chosen == rejected or any(turn["role"] == "user" for turn in (*pair.chosen, *pair.rejected))
         wanted = [prompt, prompt + chosen, prompt + rejected]
-        if [tokenizer(text)["input_ids"] for text in (texts[0], texts[0] + texts[1], texts[0] + texts[2])] != wanted:
+        theirs = [tokenizer(text)["input_ids"] for text in (texts[0], texts[0] + texts[1], texts[0] + texts[2])]
+        if unused or theirs != wanted:
             other += 1
             continue
         text = dict(zip(("prompt", "chosen", "rejected"), texts, strict=True))
@@ -194,13 +197,11 @@ def prepare(model: str, data: str, split: str, count: int, seed: int) -> tuple[s
         # A soft label is taken as certain: TRL's loss has none.
         rows.append({"pair": {**dataclasses.asdict(pair), "p_chosen": 1.0}, "text": text, "lengths": lengths})
     if long or other:
-        console.print(
-            f"left out: {long} pairs with over {LIMIT} tokens, {other} that the two sides would tokenise apart"
-        )
+        say(f"left out: {long} pairs with over {LIMIT} tokens, {other} that cannot be the same for both sides")
     if len(rows) < count:
         raise UserError(
-            f"--data {data} has {len(rows)} pairs that can be compared, {count} are wanted ({long} are over {LIMIT} tokens,"
-            f" {other} would be tokenised in two ways): lower --pairs or --steps"
+            f"--data {data} has {len(rows)} pairs that can be compared, {count} are wanted: lower --pairs or --steps "
+            f"({long} pairs are over {LIMIT} tokens, {other} cannot be the same for both sides)"
         )
     return resolve(model), rows
 

@@ -105,7 +105,7 @@ def test_mistakes_are_named() -> None:
     assert done.returncode == 2
     assert "did you mean ours-shared" in done.stderr
     assert "Traceback" not in done.stderr
-    with pytest.raises(UserError, match="100000 are wanted .* lower --pairs or --steps"):
+    with pytest.raises(UserError, match="100000 are wanted: lower --pairs or --steps"):
         prepare("tiny", "everyday", "train", 100_000, seed=0)
 
 
