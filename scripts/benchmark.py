@@ -161,8 +161,8 @@ def chosen_contenders(only: str | None) -> list[Contender]:
 def prepare(model: str, data: str, split: str, count: int, seed: int) -> tuple[str, list[dict[str, Any]]]:
     """(folder of the model, rows): each row a pair as messages, the same pair as plain text, and its lengths in tokens.
 
-    Left out are pairs over the limit, those whose text each side would cut into other tokens, and those that our trainer
-    leaves out: a user's turn in an answer, or answers that differ in nothing but the text behind their end.
+    Left out are pairs over the limit, those whose text each side would cut into other tokens, and those that ours
+    drops: a user's turn in an answer, or answers that differ in nothing but the text behind their end.
     """
     from alignment.config import ModelConfig
     from alignment.data.readers import load_examples
