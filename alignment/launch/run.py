@@ -70,7 +70,8 @@ def run(config: RunConfig, overrides: list[str]) -> Path:
     TERMINATION.raise_if_agreed(trainer.accelerator)
     trainer.save_policy(folder / "model")
 
-    console.print("answering the held-out prompts again, and scoring held-out pairs …", highlight=False, soft_wrap=True)
+    doing = ["answering the held-out prompts again"] * (end is not None) + ["scoring held-out pairs"]
+    console.print(f"{' and '.join(doing)} …", highlight=False, soft_wrap=True)
     summary, samples = measure(trainer, end, before)
     summary |= {"seconds": time.perf_counter() - started, "overrides": overrides}
     if state.is_main_process:
@@ -112,7 +113,8 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     datasets.utils.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    for library in ("transformers", "accelerate"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=library)
 
 
 def open_folder(config: RunConfig, state: PartialState) -> tuple[Path, Path | None]:
