@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
-import transformers
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, set_seed
 from omegaconf import OmegaConf
@@ -28,6 +25,7 @@ from alignment.evaluation.end_of_run import Answers, EndOfRun, pair_entry, peak_
 from alignment.evaluation.report import write_report
 from alignment.evaluation.summary import render_samples, render_summary, write_summary
 from alignment.launch.folders import choose_run_folder, probe_writable
+from alignment.launch.quiet import quiet_libraries
 from alignment.trainers.checkpoints import find_resume
 from alignment.trainers.dpo import DPOTrainer
 from alignment.trainers.progress import ProgressBar
@@ -106,15 +104,6 @@ def measure(trainer: Any, end: EndOfRun | None, before: Answers | None) -> tuple
         "versions": versions(),
     }
     return summary, samples
-
-
-def quiet_libraries() -> None:
-    """Our own lines say what happens; loading bars and deprecation notes of the libraries would bury them."""
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    datasets.utils.logging.disable_progress_bar()
-    for library in ("transformers", "accelerate"):
-        warnings.filterwarnings("ignore", category=FutureWarning, module=library)
 
 
 def open_folder(config: RunConfig, state: PartialState) -> tuple[Path, Path | None]:
