@@ -140,7 +140,9 @@ def export(
 ) -> None:
     """Export a run's model as a plain transformers folder, adapters merged."""
     from alignment.evaluation.export import export as export_model
+    from alignment.launch.quiet import quiet_libraries
 
+    quiet_libraries()
     print(f"exported to {export_model(run, out, dtype)}")
 
 

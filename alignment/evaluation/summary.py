@@ -74,7 +74,7 @@ def read_summary(folder: Path | str) -> dict[str, Any]:
         if (folder / "config.yaml").is_file():
             saved = any((folder / "checkpoints").glob("checkpoint-*"))
             mend = f"; continue it with resume={folder}" if saved else ", and no checkpoint to continue from"
-            raise UserError(f"run {folder} is not finished: it has no {NAME}{mend}{_near(folder)}")
+            raise UserError(f"run {folder} is not finished: it has no {NAME}{mend}")
         raise UserError(f"{folder} is not a run folder: it has no {NAME}{_near(folder)}")
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))

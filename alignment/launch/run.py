@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
-import transformers
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, set_seed
 from omegaconf import OmegaConf
@@ -28,6 +25,7 @@ from alignment.evaluation.end_of_run import Answers, EndOfRun, pair_entry, peak_
 from alignment.evaluation.report import write_report
 from alignment.evaluation.summary import render_samples, render_summary, write_summary
 from alignment.launch.folders import choose_run_folder, probe_writable
+from alignment.launch.quiet import quiet_libraries
 from alignment.trainers.checkpoints import find_resume
 from alignment.trainers.dpo import DPOTrainer
 from alignment.trainers.progress import ProgressBar
@@ -70,7 +68,8 @@ def run(config: RunConfig, overrides: list[str]) -> Path:
     TERMINATION.raise_if_agreed(trainer.accelerator)
     trainer.save_policy(folder / "model")
 
-    console.print("answering the held-out prompts again, and scoring held-out pairs …", highlight=False, soft_wrap=True)
+    doing = ["answering the held-out prompts again"] * (end is not None) + ["scoring held-out pairs"]
+    console.print(f"{' and '.join(doing)} …", highlight=False, soft_wrap=True)
     summary, samples = measure(trainer, end, before)
     summary |= {"seconds": time.perf_counter() - started, "overrides": overrides}
     if state.is_main_process:
@@ -105,14 +104,6 @@ def measure(trainer: Any, end: EndOfRun | None, before: Answers | None) -> tuple
         "versions": versions(),
     }
     return summary, samples
-
-
-def quiet_libraries() -> None:
-    """Our own lines say what happens; loading bars and deprecation notes of the libraries would bury them."""
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    datasets.utils.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def open_folder(config: RunConfig, state: PartialState) -> tuple[Path, Path | None]:

@@ -49,7 +49,8 @@ def training_arguments(config: RunConfig, folder: Path, steps: int) -> TrainingA
         project="alignment",  # trackio's
         remove_unused_columns=False,
         logging_nan_inf_filter=False,  # it hides NaN, and waits for the device at every step
-        ddp_broadcast_buffers=False,
+        ddp_broadcast_buffers=False,  # several forwards before one backward: a broadcast would change their buffers
+        ddp_find_unused_parameters=False,  # every pass uses every trained weight; the search costs time
         disable_tqdm=True,
         log_level="error",
     )

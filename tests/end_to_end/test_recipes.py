@@ -69,7 +69,7 @@ def test_two_processes_run_every_trainer_to_its_end(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_dpo_on_the_embedded_model_and_its_export(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    done = launch(["train.py", "recipe=dpo", "seed=3", *FEW, f"output_dir={run}"], OMP_NUM_THREADS="2")
+    done = launch(["train.py", "recipe=dpo", "seed=3", *FEW, f"output_dir={run}"], timeout=590, OMP_NUM_THREADS="2")
     assert done.returncode == 0, done.stderr[-3000:]
     summary = check(run)
     assert summary["model"] == "smollm2-135m" and summary["layout"] == "shared"

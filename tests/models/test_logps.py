@@ -58,18 +58,23 @@ def some_groups() -> list[Group]:
     return [Group(ids(6), (ids(5), ids(9))), Group(ids(1), (ids(2),)), Group(ids(3), (ids(1), ids(4), ids(7)))]
 
 
-@pytest.mark.parametrize("name", sorted(SHAPES))
-@pytest.mark.parametrize("layout", ["shared", "padded"])
-def test_against_plain_log_softmax_of_each_sequence_alone(name: str, layout: str) -> None:
-    model, groups = model_of(name), some_groups()
-    found = token_logps(model, pack(groups, layout))
+def each_alone(model, groups: list[Group]) -> torch.Tensor:
+    """Log-probs of the completion tokens by the plain model, one unpadded sequence at a time."""
     expected = []
     for group in groups:
         for completion in group.completions:
             sequence = torch.tensor([[*group.prompt, *completion]])
             logps = model(input_ids=sequence).logits.log_softmax(-1)[0, len(group.prompt) - 1 : -1]
             expected.append(logps.gather(-1, torch.tensor(completion)[:, None])[:, 0])
-    torch.testing.assert_close(found, torch.cat(expected), atol=1e-5, rtol=0)
+    return torch.cat(expected)
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES))
+@pytest.mark.parametrize("layout", ["shared", "padded"])
+def test_against_plain_log_softmax_of_each_sequence_alone(name: str, layout: str) -> None:
+    model, groups = model_of(name), some_groups()
+    found = token_logps(model, pack(groups, layout))
+    torch.testing.assert_close(found, each_alone(model, groups), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", sorted(SHAPES))
@@ -162,7 +167,10 @@ def test_a_model_that_ignores_the_mask_falls_back_to_padded_rows() -> None:
 
 @pytest.mark.slow
 def test_layouts_agree_on_the_embedded_model() -> None:
-    """float32, real answers: within 1e-5 a token and 5e-6 relative a sum."""
+    """float32, real answers: 99 % of tokens within 1e-5, sums within 5e-6 relative, and both equally near the truth.
+
+    The other tokens differ by float32's own rounding: padded rows are as far from the float64 log-probs as shared ones.
+    """
     from alignment.config import DataConfig, ModelConfig, RunConfig
     from alignment.models.loading import load_model, load_tokenizer
     from alignment.trainers.inputs import load_pairs
@@ -171,10 +179,15 @@ def test_layouts_agree_on_the_embedded_model() -> None:
     run = RunConfig(data=DataConfig(path="everyday", eval_path="everyday", limit=4, eval_limit=4))
     units = load_pairs(None, None, load_tokenizer(config), run).train
     groups = [group for unit in units for group in unit.groups]
-    model = attach(load_model(config))
+    model = attach(load_model(config)).eval()
     with torch.no_grad():
         shared, padded = (pack(groups, layout) for layout in ("shared", "padded"))
         tokens = [token_logps(model, batch) for batch in (shared, padded)]
         sums = [sum_by_completion(values, batch) for values, batch in zip(tokens, (shared, padded), strict=True)]
-    assert (tokens[0] - tokens[1]).abs().max() < 1e-5
+        model.double()
+        truth = each_alone(model, groups)
+    difference = (tokens[0] - tokens[1]).abs()
+    assert (difference < 1e-5).float().mean() > 0.99 and difference.max() < 5e-5
     assert ((sums[0] - sums[1]) / sums[1]).abs().max() < 5e-6
+    distances = [(values - truth).abs().max() for values in tokens]
+    assert distances[0] < 2 * distances[1] and distances[1] < 2 * distances[0]
