@@ -27,9 +27,18 @@ def test_taken(name: str) -> None:
 
 @pytest.mark.parametrize("std", [0.02, 0.2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", ["Llama", "Gemma 3, window in some layers", "GPT-2", "OLMoE"])
+@pytest.mark.parametrize(
+    "name", ["Llama", "Gemma 2, window in some layers", "Gemma 3, window in some layers", "GPT-2", "OLMoE"]
+)
 def test_taken_in_either_precision_and_with_flat_weights(name: str, dtype: torch.dtype, std: float) -> None:
     model = build(name, initializer_range=std).to(dtype)
+    assert choose_layout(model, "shared") == ("shared", None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_eager_attention_where_sdpa_would_do(dtype: torch.dtype) -> None:
+    model = build("Mistral, window").to(dtype)
+    model.set_attn_implementation("eager")
     assert choose_layout(model, "shared") == ("shared", None)
 
 
