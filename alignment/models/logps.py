@@ -19,6 +19,8 @@ from alignment.batching.packing import Batch, shared_mask
 from alignment.models.flex import block_mask, takes_block_mask
 
 CHUNK_ELEMENTS = 2**24  # logits alive at a time: 64 MB in float32
+LAYER_TYPES = {"full_attention", "sliding_attention"}  # those whose masks are known here
+OTHER_WINDOWS = ("window_size", "attention_window_size", "attention_chunk_size")  # GPT-Neo, RecurrentGemma, Llama 4
 
 
 def token_logps(model: nn.Module, batch: Batch, temperature: float = 1.0) -> Tensor:
@@ -135,10 +137,6 @@ def adjust_logits(config: Any, logits: Tensor) -> Tensor:
         scale = setting("logits_scaling")
         logits = logits * scale if text.model_type == "hyperclovax" else logits / scale
     return logits
-
-
-LAYER_TYPES = {"full_attention", "sliding_attention"}
-OTHER_WINDOWS = ("window_size", "attention_window_size", "attention_chunk_size")  # GPT-Neo, RecurrentGemma, Llama 4
 
 
 def attention_masks(core: Any, batch: Batch) -> Any:
