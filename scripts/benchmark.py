@@ -237,7 +237,7 @@ def row_of(contender: Contender, runs: list[dict[str, Any]], job: dict[str, Any]
     timed = [pair for run in runs for pair in list(zip(run["seconds"], useful, strict=True))[WARM_UP:]]
     return {
         "name": contender.name,
-        "settings": contender.settings,
+        "settings": contender.settings + (f", token budget {job['token_budget']}" if contender.side == "ours" else ""),
         "dtype": job["dtype"],
         "step_seconds": statistics.median(seconds for seconds, _ in timed),
         "useful_tokens_per_second": statistics.median(tokens / seconds for seconds, tokens in timed),
@@ -251,9 +251,9 @@ def row_of(contender: Contender, runs: list[dict[str, Any]], job: dict[str, Any]
 
 
 def name_the_fastest(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The faster of TRL's candidates becomes trl-fastest; the other keeps its name."""
+    """Where both of TRL's candidates ran, the faster becomes trl-fastest; the other keeps its name."""
     candidates = [row for row in table if row["name"] in CANDIDATES]
-    if candidates:
+    if len(candidates) == len(CANDIDATES):
         min(candidates, key=lambda row: row["step_seconds"])["name"] = FASTEST
     return table
 

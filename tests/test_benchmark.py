@@ -72,7 +72,7 @@ def test_medians_leave_the_warm_up_out() -> None:
     ]
     for one in runs:
         one["losses"] = [0.7, 0.6, 0.5]
-    row = row_of(CONTENDERS[0], runs, {"dtype": "float32"}, [100, 40, 80])
+    row = row_of(CONTENDERS[0], runs, {"dtype": "float32", "token_budget": 4096}, [100, 40, 80])
     assert row["step_seconds"] == 3.0  # of 1, 4, 2, 8
     assert row["useful_tokens_per_second"] == 20.0  # of 40/1, 80/4, 40/2, 80/8
     assert row["encoded_tokens"] == 60 and row["useful_tokens"] == 220
@@ -93,6 +93,7 @@ def test_the_faster_candidate_is_trl_fastest() -> None:
 
     assert table(2.0, 3.0) == ["ours-shared", "trl-fastest", "trl-single-pairs"]
     assert table(3.0, 2.0) == ["ours-shared", "trl-whole-steps", "trl-fastest"]
+    assert name_the_fastest([{"name": "trl-whole-steps", "step_seconds": 1.0}])[0]["name"] == "trl-whole-steps"
 
 
 def test_choice_of_contenders() -> None:
