@@ -33,12 +33,14 @@ class Group:
 class Unit:
     """The groups that one example links; never split over micro-batches.
 
-    `values` holds the example's numbers that a loss needs (p_chosen, margin, …).
+    `values` holds the example's numbers that a loss needs (p_chosen, margin, …). `aside` are groups that are scored for
+    a statistic of the whole optimizer step, and never trained.
     """
 
     id: str
     groups: tuple[Group, ...]
     values: dict[str, float] = field(default_factory=dict)
+    aside: tuple[Group, ...] = ()
 
     @property
     def useful_tokens(self) -> int:

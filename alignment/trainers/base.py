@@ -81,6 +81,7 @@ class AlignmentTrainer(Trainer):
         self.tokenizer, self.pad_id = tokenizer, tokenizer.pad_token_id
         # Fills up a rank's micro-batches with weight zero: sharded models hang unless all ranks run equally many.
         self.filler = Unit("filler", (Group((self.pad_id,), ((self.pad_id,), (self.pad_id,))),), {"p_chosen": 1.0})
+        self.statistic: torch.Tensor | None = None
         self.sums = MetricSums()
         self.tokens_since_log = 0
         self.tokens_seen, self.train_seconds = 0.0, 0.0  # useful tokens of all ranks, time in training steps
@@ -91,6 +92,13 @@ class AlignmentTrainer(Trainer):
     def compute(self, model: nn.Module, units: Sequence[Unit], batch: Batch) -> LossOutput:
         """Per-unit losses (len(units),) of one micro-batch, whose groups are packed in `batch`, in the units' order."""
         raise NotImplementedError
+
+    def step_statistics(self, model: nn.Module, units: Sequence[Unit], training: bool) -> torch.Tensor | None:
+        """What the loss needs of a whole optimizer step, reduced over ranks; `units` are this rank's share of it.
+
+        `compute` finds it in `self.statistic`. Most losses need none: their value depends on one unit alone.
+        """
+        return None
 
     # -- a step ------------------------------------------------------------------------------------------------------
 
@@ -114,6 +122,7 @@ class AlignmentTrainer(Trainer):
         model.train()
         # DDP takes the mean over ranks, the step wants the sum over all ranks divided by the number of examples.
         weight = self.accelerator.num_processes / self.config.training.batch_size
+        self.statistic = self.step_statistics(model, inputs["units"], training=True)
         pieces = self.micro_batches(inputs["units"])
         total = torch.zeros((), device=self.args.device)
         seen: list[tuple[list[Unit], torch.Tensor]] = []
@@ -178,6 +187,7 @@ class AlignmentTrainer(Trainer):
         share = self.eval_units[self.accelerator.process_index :: self.accelerator.num_processes]
         sums = MetricSums()
         with eval_mode(self.model_wrapped):
+            self.statistic = self.step_statistics(self.model_wrapped, share, training=False)
             for units in self.micro_batches(share):
                 output = self.run(self.model_wrapped, units or [self.filler])
                 if units:

@@ -1,29 +1,30 @@
-"""What a trainer is given -> what it trains: a policy with its tokenizer, and pairs to train on and to hold out."""
+"""What a trainer is given -> what it trains: a policy with its tokenizer, and units to train on and to hold out."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.batching.groups import Unit
-from alignment.batching.units import pair_units
+from alignment.batching.units import TokenCounts, answer_units, pair_units
 from alignment.config import DataConfig, RunConfig
 from alignment.data.example import Message
 from alignment.data.readers import load_examples
 from alignment.data.templates import check_tokenizer
-from alignment.data.views import Pair, pairs
+from alignment.data.views import Pair, Unpaired, pairs, unpaired
 from alignment.errors import UserError
 from alignment.models.adapters import add_adapter, is_adapted
 from alignment.models.loading import load_model, load_tokenizer
 
-Source = Any  # a path or mixture of paths, Examples, or pairs
+Source = Any  # a path or mixture of paths, Examples, or a list of pairs or labelled answers
 
 
 def load_policy(
@@ -43,7 +44,7 @@ def load_policy(
 
 
 @dataclass
-class PairData:
+class TrainingData:
     """Units of token ids for training and holding out, prompts to answer, and what was left out on the way."""
 
     train: list[Unit]
@@ -52,31 +53,52 @@ class PairData:
     counts: dict[str, Any] = field(default_factory=dict)
 
 
-def load_pairs(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig) -> PairData:
+@dataclass(frozen=True)
+class View:
+    """How examples are read, and how what was read becomes units of token ids."""
+
+    record: type  # Pair or Unpaired; a list of these is taken as it is
+    read: Callable[[Iterable[Any]], tuple[list[Any], dict[str, int]]]
+    units: Callable[..., tuple[list[Unit], TokenCounts]]
+    noun: str
+
+
+def load_pairs(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig) -> TrainingData:
     """Read, view as pairs, hold out, and tokenise. None stands for the paths of config.data."""
+    return _load(train, evaluation, tokenizer, config, View(Pair, pairs, pair_units, "pair"))
+
+
+def load_answers(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig) -> TrainingData:
+    """The same for single answers with a label; the answers of a pair are one desirable and one undesirable."""
+    units = functools.partial(answer_units, seed=config.seed)
+    return _load(train, evaluation, tokenizer, config, View(Unpaired, unpaired, units, "labelled answer"))
+
+
+def _load(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig, view: View) -> TrainingData:
     data, counts = config.data, {}
     train = data.path if train is None else train
     evaluation = data.eval_path if evaluation is None else evaluation
     if train is None:
         raise UserError("no data: give data=everyday or data.path=FILE|FOLDER|HUB_ID")
-    found, counts["train"] = _pairs(train, data, data.split, config.seed)
+    found, counts["train"] = _read(train, data, data.split, config.seed, view)
     if evaluation is not None:
-        held_out, counts["eval"] = _pairs(evaluation, data, data.eval_split, config.seed)
+        held_out, counts["eval"] = _read(evaluation, data, data.eval_split, config.seed, view)
     else:
         found, held_out = split_by_prompt(found, data.eval_fraction)
     found = _sample(found, data.limit, config.seed)
     held_out = _sample(held_out, data.eval_limit, config.seed)
-    train_units, tokens = pair_units(found, tokenizer, data)
+    train_units, tokens = view.units(found, tokenizer, data)
     counts["train"] |= tokens.as_dict()
     eval_units: list[Unit] = []
     if held_out:
-        eval_units, tokens = pair_units(held_out, tokenizer, data)
+        eval_units, tokens = view.units(held_out, tokenizer, data)
         counts["eval"] = counts.get("eval", {}) | tokens.as_dict()
-    return PairData(train_units, eval_units, _distinct_prompts(held_out), counts)
+    return TrainingData(train_units, eval_units, _distinct_prompts(held_out), counts)
 
 
-def _pairs(source: Source, data: DataConfig, split: str, seed: int) -> tuple[list[Pair], dict[str, Any]]:
-    if isinstance(source, Sequence) and not isinstance(source, str) and all(isinstance(item, Pair) for item in source):
+def _read(source: Source, data: DataConfig, split: str, seed: int, view: View) -> tuple[list[Any], dict[str, Any]]:
+    is_list = isinstance(source, Sequence) and not isinstance(source, str)
+    if is_list and all(isinstance(item, view.record) for item in source):
         return list(source), {}
     counts: dict[str, Any] = {}
     examples: Iterable[Any] = source
@@ -84,10 +106,10 @@ def _pairs(source: Source, data: DataConfig, split: str, seed: int) -> tuple[lis
         loaded = load_examples(source, format=data.format, split=split, on_bad_row=data.on_bad_row, seed=seed)
         examples = loaded.examples
         counts = {"rows": loaded.report.rows_read, "skipped": len(loaded.report.skipped)}
-    found, left_out = pairs(examples)
+    found, left_out = view.read(examples)
     if not found:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "no preferences in it"
-        raise UserError(f"no pair to train on in {source if isinstance(source, str) else 'the data'}: {reasons}")
+        raise UserError(f"no {view.noun} to train on in {source if isinstance(source, str) else 'the data'}: {reasons}")
     return found, counts | {f"left_out_{reason}": count for reason, count in left_out.items() if count}
 
 
@@ -95,8 +117,8 @@ def _are_paths(source: Source) -> bool:
     return isinstance(source, Sequence) and len(source) > 0 and all(isinstance(item, str) for item in source)
 
 
-def split_by_prompt(found: list[Pair], fraction: float) -> tuple[list[Pair], list[Pair]]:
-    """(training, held-out) pairs: `fraction` of the prompts, those of smallest hash, so no prompt is in both."""
+def split_by_prompt(found: list[Any], fraction: float) -> tuple[list[Any], list[Any]]:
+    """(training, held-out) pairs or answers: `fraction` of the prompts, those of smallest hash, so no prompt is in both."""
     prompts = sorted({_hash(pair) for pair in found})
     chosen = set(prompts[: math.ceil(fraction * len(prompts))])
     train = [pair for pair in found if _hash(pair) not in chosen]
@@ -105,16 +127,16 @@ def split_by_prompt(found: list[Pair], fraction: float) -> tuple[list[Pair], lis
     return train, [pair for pair in found if _hash(pair) in chosen]
 
 
-def _hash(pair: Pair) -> bytes:
+def _hash(pair: Any) -> bytes:
     return hashlib.blake2b(json.dumps(pair.prompt, sort_keys=True).encode(), digest_size=8).digest()
 
 
-def _sample(found: list[Pair], limit: int | None, seed: int) -> list[Pair]:
+def _sample(found: list[Any], limit: int | None, seed: int) -> list[Any]:
     if limit is None or len(found) <= limit:
         return found
     return random.Random(seed).sample(found, limit)
 
 
-def _distinct_prompts(found: Sequence[Pair]) -> list[list[Message]]:
+def _distinct_prompts(found: Sequence[Any]) -> list[list[Message]]:
     seen = {json.dumps(pair.prompt, sort_keys=True): pair.prompt for pair in found}
     return list(seen.values())
