@@ -25,7 +25,9 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data", help="Look at preference data, and convert it.")
 
-Format = Annotated[str, typer.Option(help="The format's name, or auto: decided row by row.")]
+Format = Annotated[
+    str, typer.Option(help="A format's name, a path/to/format.py of your own, or auto: decided row by row.")
+]
 Split = Annotated[str, typer.Option(help="Which split of a folder, hub id or built-in set.")]
 
 

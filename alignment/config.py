@@ -34,7 +34,7 @@ class DataConfig:
 
     path: Any = None
     eval_path: Any = None  # held-out pairs; null: `eval_fraction` of the training prompts is held out
-    format: str = "auto"  # decided per row, or the name of one format
+    format: str = "auto"  # decided per row; or the one format, by name or path/to/format.py
     split: str = "train"  # of a folder, hub id or built-in set
     eval_split: str = "test"
     eval_fraction: float = 0.1

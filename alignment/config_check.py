@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from alignment.config import RunConfig
+from alignment.data.formats.registry import choose
 from alignment.errors import UserError, nearest
 
 CHOICES = {
@@ -57,7 +58,7 @@ SHARES = {
 
 
 def check_values(config: RunConfig) -> None:
-    """Raises UserError for the first value that is not among its choices or outside its range."""
+    """Raises UserError for the first value that is not among its choices, outside its range, or no data format."""
     for key, options in CHOICES.items():
         given = _get(config, key)
         for value in given if isinstance(given, list) else [given]:
@@ -71,6 +72,7 @@ def check_values(config: RunConfig) -> None:
     for key, (low, high, words) in SHARES.items():
         if not low < _get(config, key) < high:
             raise UserError(f"{key}={_get(config, key)}: must be {words}")
+    choose(config.data.format)
     training = config.training
     for name in ("keep_best", "early_stopping"):
         if getattr(training, name) and training.eval_steps is None:

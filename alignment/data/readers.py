@@ -13,7 +13,7 @@ from typing import Any
 from alignment.data.example import Example, content_id
 from alignment.data.examples import Examples
 from alignment.data.formats.common import Kind, RowError
-from alignment.data.formats.registry import BY_NAME, check_name, parse_row
+from alignment.data.formats.registry import BY_NAME, Format, choose, parse_row
 from alignment.data.sources import Source, resolve
 from alignment.errors import UserError, unknown
 
@@ -104,7 +104,7 @@ def load_examples(
 
     Args:
         path: a file, folder, glob, built-in set or hub id; a list of them; or {path: weight}, which mixes them.
-        format: "auto", or the name of the one format that every row must be in.
+        format: "auto", or the one format that every row must be in: its name, or one's own file (`my_format.py`).
         split: of a folder, built-in set, hub id, or JSON object of splits.
         on_bad_row: "skip" counts and lists a row that cannot be used; "stop" ends at the first.
         limit: at most so many examples, sampled with `seed`, in their order.
@@ -113,16 +113,16 @@ def load_examples(
     Raises:
         UserError: nothing there, nothing usable, or a bad row with on_bad_row="stop".
     """
-    check_name(format)
+    formats = choose(format)
     if on_bad_row not in ("skip", "stop"):
         raise unknown("on_bad_row", on_bad_row, ("skip", "stop"))
     if limit is not None and limit < 1:
         raise UserError(f"limit={limit}: must be at least 1")
     if isinstance(path, Mapping):
-        loaded = _mixture(path, format, split, on_bad_row, seed)
+        loaded = _mixture(path, formats, split, on_bad_row, seed)
     else:
         paths = [str(path)] if isinstance(path, str | Path) else [str(item) for item in path]
-        loaded = _load(paths, format, split, on_bad_row)
+        loaded = _load(paths, formats, split, on_bad_row)
     if limit is not None and len(loaded.examples) > limit:
         kept = sorted(random.Random(seed).sample(range(len(loaded.examples)), limit))
         loaded.report.sampled_out += len(loaded.examples) - limit
@@ -130,13 +130,13 @@ def load_examples(
     return loaded
 
 
-def _load(paths: Sequence[str], format: str, split: str, on_bad_row: str) -> Loaded:
+def _load(paths: Sequence[str], formats: Sequence[Format], split: str, on_bad_row: str) -> Loaded:
     if not paths:
         raise UserError("no data: the list of paths is empty")
     sources = [source for path in paths for source in resolve(path, split)]
     report = LoadReport()
     try:
-        examples = Examples.write(_examples(sources, format, on_bad_row, report))
+        examples = Examples.write(_examples(sources, formats, on_bad_row, report))
     except OSError as error:
         raise UserError(
             f"cannot write the rows to the folder for temporary files, {tempfile.gettempdir()}: "
@@ -146,18 +146,20 @@ def _load(paths: Sequence[str], format: str, split: str, on_bad_row: str) -> Loa
     if report.rows_read == 0:
         raise UserError(f"{name}: there are no rows in it")
     if report.kept == 0:
-        raise NoUsableRows(_nothing_usable(name, report), report)
+        raise NoUsableRows(_nothing_usable(name, formats, report), report)
     return Loaded(examples, report)
 
 
-def _examples(sources: list[Source], format: str, on_bad_row: str, report: LoadReport) -> Iterator[Example]:
+def _examples(
+    sources: list[Source], formats: Sequence[Format], on_bad_row: str, report: LoadReport
+) -> Iterator[Example]:
     for source in sources:
         for row, value in source.rows:
             report.rows_read += 1
             try:
                 if isinstance(value, RowError):
                     raise value
-                found_format, found = parse_row(value, format)
+                found_format, found = parse_row(value, formats)
                 for example in found:
                     example.meta = _located(example, source.name, row)
             except RowError as error:
@@ -166,6 +168,8 @@ def _examples(sources: list[Source], format: str, on_bad_row: str, report: LoadR
                     raise UserError(f"{bad} (data.on_bad_row=skip leaves such rows out)") from error
                 report.skipped.append(bad)
                 continue
+            except UserError as error:  # a format of one's own, and a mistake in it
+                raise UserError(f"{source.name}:{row}: {error}") from error
             report.kept += 1
             report.examples += len(found)
             report.formats[found_format] += 1
@@ -186,16 +190,19 @@ def _located(example: Example, source: str, row: int) -> dict[str, Any]:
         raise RowError("holds half a surrogate pair, which is no text") from error
 
 
-def _nothing_usable(name: str, report: LoadReport) -> str:
+def _nothing_usable(name: str, formats: Sequence[Format], report: LoadReport) -> str:
     reasons = report.reasons
     if all(bad.kind == "unknown format" for bad in report.skipped):
         first = report.skipped[0]
-        return f"{name}: unknown data format: row {first.row} is {first.reason}.\nKnown formats: {', '.join(BY_NAME)}"
+        known = f"Known formats: {', '.join(BY_NAME)}"
+        if len(formats) == 1:
+            known = f"That format is {formats[0].DESCRIPTION}"
+        return f"{name}: unknown data format: row {first.row} is {first.reason}.\n{known}"
     (reason, count), *_ = reasons.most_common(1)
     return f"{name}: none of {report.rows_read} rows can be used; {count} × {reason}"
 
 
-def _mixture(weights: Mapping[str, float], format: str, split: str, on_bad_row: str, seed: int) -> Loaded:
+def _mixture(weights: Mapping[str, float], formats: Sequence[Format], split: str, on_bad_row: str, seed: int) -> Loaded:
     """As many examples as the weights allow without taking one twice, shuffled together with the seed."""
     import datasets
 
@@ -205,7 +212,7 @@ def _mixture(weights: Mapping[str, float], format: str, split: str, on_bad_row: 
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
             raise UserError(f"the weight of {path} is {weight}: it must be a number above 0")
     total = sum(weights.values())
-    parts = [_load([str(path)], format, split, on_bad_row) for path in weights]
+    parts = [_load([str(path)], formats, split, on_bad_row) for path in weights]
     shares = [weight / total for weight in weights.values()]
     size = min(len(part.examples) / share for part, share in zip(parts, shares, strict=True))
     report, chosen = LoadReport(), []

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from alignment.config import LOSS_MODIFIERS
 from alignment.errors import UserError, nearest, unknown
+from alignment.imports import import_named
 from alignment.losses import pairwise, reference_free, unpaired
 from alignment.losses.combine import PairLoss, Term
 from alignment.losses.modifiers import DIVERGENCES
@@ -155,21 +153,7 @@ def _check(label: str, key: str, value: Any, name: str = "") -> None:
 def _import(name: str, where: str) -> Loss:
     """The function that `path/to/file.py:function` or `package.module:function` names."""
     place, _, attribute = name.rpartition(":")
-    try:
-        if place.endswith(".py"):
-            path = Path(place).expanduser()
-            if not path.is_file():
-                raise UserError(f"{where}.name={name}: no file {place}")
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            assert spec is not None and spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(place)
-    except UserError:
-        raise
-    except Exception as error:  # whatever one's own file raises while it is read
-        raise UserError(f"{where}.name={name}: cannot be imported: {type(error).__name__}: {error}") from error
+    module = import_named(place, f"{where}.name={name}")
     function = getattr(module, attribute, None)
     if not callable(function):
         known = [key for key, value in vars(module).items() if inspect.isfunction(value)]

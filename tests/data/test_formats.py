@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.data.formats.common import RowError
-from alignment.data.formats.registry import BY_NAME, ORDER, parse_row
+from alignment.data.formats.registry import BY_NAME, ORDER, choose, parse_row
 from tests.data.rows import BAD, CASES, Case
 
 
@@ -30,7 +30,7 @@ def test_row_is_detected_and_parsed(case: Case) -> None:
     assert [response.text for response in example.responses] == answers
     assert (example.preferences[0].p_first if example.preferences else None) == p_first
     assert json.dumps(row) == before  # the row itself is left alone
-    assert parse_row(row, name)[1][0] == example  # by name of its format, too
+    assert parse_row(row, choose(name))[1][0] == example  # by name of its format, too
 
 
 def test_every_format_has_a_case_and_a_description() -> None:
@@ -58,7 +58,7 @@ def test_every_row_of_the_documentation_is_what_its_heading_says() -> None:
 
 def test_row_of_another_format_than_the_named_one() -> None:
     with pytest.raises(RowError, match="not in the format 'hh'") as caught:
-        parse_row({"prompt": "Why?", "chosen": "Yes.", "rejected": "No."}, "hh")
+        parse_row({"prompt": "Why?", "chosen": "Yes.", "rejected": "No."}, choose("hh"))
     assert caught.value.kind == "unknown format"
 
 
@@ -173,7 +173,7 @@ _VALUES = st.recursive(
 def test_no_row_raises_anything_but_a_row_error(row: dict[str, Any]) -> None:
     for name in ("auto", *BY_NAME):
         try:
-            found, examples = parse_row(row, name)
+            found, examples = parse_row(row, choose(name))
         except RowError as error:
             assert error.reason
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from alignment.data.example import Example
@@ -29,11 +29,12 @@ from alignment.data.formats import (
     unpaired,
 )
 from alignment.data.formats.common import Row, RowError
+from alignment.data.formats.own import OwnFormat
 from alignment.errors import UserError, nearest
 
 
 class Format(Protocol):
-    """A module of this folder. `parse` gives None for "not mine" and raises RowError for "mine, and unusable"."""
+    """A module of this folder, or one's own. `parse` gives None for "not mine", RowError for "mine, and unusable"."""
 
     @property
     def NAME(self) -> str: ...
@@ -68,27 +69,36 @@ ORDER: tuple[Format, ...] = (
 BY_NAME = {module.NAME: module for module in ORDER if module is not incomplete}
 
 
-def check_name(name: str) -> None:
-    """Refuse a format that does not exist.
+def choose(name: str) -> tuple[Format, ...]:
+    """The formats that a row may be in, in the order in which they are asked.
+
+    Args:
+        name: "auto" for all that are known; the name of one; or the place of one's own, which ends in .py or has a
+            dot in it: `path/to/file.py`, `package.module`.
 
     Raises:
-        UserError: with the nearest names.
+        UserError: no such name (the nearest are named), or a file that is no format.
     """
-    if name != "auto" and name not in BY_NAME:
-        raise UserError(f"unknown data format '{name}': {nearest(name, ['auto', *BY_NAME])}")
+    if name == "auto":
+        return ORDER
+    if name in BY_NAME:
+        return (BY_NAME[name],)
+    if "." in name:
+        return (OwnFormat(name),)
+    raise UserError(f"unknown data format '{name}': {nearest(name, ['auto', *BY_NAME])}")
 
 
-def parse_row(row: Row, name: str = "auto") -> tuple[str, list[Example]]:
+def parse_row(row: Row, formats: Sequence[Format] = ORDER) -> tuple[str, list[Example]]:
     """(format name, its examples: one for nearly every format) of one row.
 
     Raises:
-        RowError: in no known format (kind "unknown format"), or unusable in the one that it is in.
+        RowError: in none of the formats (kind "unknown format"), or unusable in the one that it is in.
     """
-    for module in ORDER if name == "auto" else (BY_NAME[name],):
+    for module in formats:
         found = module.parse(row)
         if found is not None:
             return module.NAME, found if isinstance(found, list) else [found]
-    which = "in no known format" if name == "auto" else f"not in the format '{name}'"
+    which = "in no known format" if len(formats) > 1 else f"not in the format '{formats[0].NAME}'"
     raise RowError(f"{which}: it has the fields {shown_keys(row)}", "unknown format")
 
 
