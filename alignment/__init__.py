@@ -18,6 +18,7 @@ from alignment.errors import UserError
 
 if TYPE_CHECKING:
     from alignment.trainers.dpo import DPOTrainer
+    from alignment.trainers.kto import KTOTrainer
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ __all__ = [
     "DPOTrainer",
     "DataConfig",
     "EvaluationConfig",
+    "KTOTrainer",
     "ModelConfig",
     "PeftConfig",
     "ReferenceConfig",
@@ -33,7 +35,8 @@ __all__ = [
     "UserError",
 ]
 
-_LAZY = {"DPOTrainer": "alignment.trainers.dpo"}  # what imports torch waits until it is asked for
+# What imports torch waits until it is asked for.
+_LAZY = {"DPOTrainer": "alignment.trainers.dpo", "KTOTrainer": "alignment.trainers.kto"}
 
 
 def __getattr__(name: str) -> Any:

@@ -64,6 +64,8 @@ class ReferenceConfig:
     kind: str = "auto"  # auto | adapter_off | frozen_copy
     path: Optional[str] = None  # another model as reference (frozen_copy)
     when: str = "step"  # step: scored beside the policy; precompute: scored once, before the first step
+    update_steps: Optional[int] = None  # TR-DPO: the reference follows the policy every so many steps
+    update_rate: float = 1.0  # … by this share of the way; 1 copies the policy
 
 
 @dataclass

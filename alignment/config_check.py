@@ -30,6 +30,7 @@ RANGES = {
     "data.max_completion_length": (1, math.inf),
     "peft.r": (1, math.inf),
     "peft.dropout": (0, 0.99),
+    "reference.update_steps": (1, math.inf),
     "training.learning_rate": (1e-12, 1),
     "training.batch_size": (1, math.inf),
     "training.epochs": (0, math.inf),
@@ -54,6 +55,7 @@ RANGES = {
 SHARES = {
     "data.eval_fraction": (-1e-9, 1, "at least 0 and less than 1"),
     "evaluation.top_p": (0, 1.0001, "in (0, 1]"),
+    "reference.update_rate": (0, 1.0001, "in (0, 1]"),
 }
 
 
@@ -79,6 +81,12 @@ def check_values(config: RunConfig) -> None:
             raise UserError(f"training.{name} needs training.eval_steps=N: there is nothing to compare otherwise")
     if config.reference.kind == "adapter_off" and config.peft.method == "none":
         raise UserError("reference.kind=adapter_off needs peft=lora; with peft=none use frozen_copy (or auto)")
+    if config.reference.update_steps is not None:
+        if config.reference.when == "precompute":
+            raise UserError("reference.when=precompute cannot go with reference.update_steps: the reference moves")
+        if config.reference.path or config.reference.kind == "adapter_off":
+            other = "path" if config.reference.path else "kind=adapter_off"
+            raise UserError(f"reference.update_steps moves a copy of the policy: leave out reference.{other}")
 
 
 def check_sources(config: RunConfig) -> None:

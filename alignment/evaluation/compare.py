@@ -111,7 +111,8 @@ def _numbers(runs: Sequence[Mapping[str, Any]]) -> Table:
 
 def _cells(summary: Mapping[str, Any]) -> dict[str, Text]:
     """One run's cells by column heading; all runs have the same headings."""
-    pairs, kl, fluency = section(summary, "pairs"), section(summary, "kl"), section(summary, "fluency")
+    kl, fluency = section(summary, "kl"), section(summary, "fluency")
+    pairs = section(summary, "pairs") or section(summary, "answers")
     before, after = number(fluency.get("before")), number(fluency.get("after"))
     drifted = before is not None and after is not None and after - before < -FLUENCY_LIMIT
     return {

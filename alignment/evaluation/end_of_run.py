@@ -63,7 +63,8 @@ class EndOfRun:
     """Asks the policy the same held-out prompts before and after.
 
     Args:
-        trainer: an AlignmentTrainer with a `reference`; where that is None there is no KL and no fluency.
+        trainer: an AlignmentTrainer whose `start` is the policy as it began, as a reference; where that is None there is
+            no KL and no fluency.
         prompts: held-out prompts, without repeats; the first `config.evaluation.prompts` are asked.
     """
 
@@ -97,9 +98,9 @@ class EndOfRun:
         ]
 
         def reference(model: nn.Module, units: Sequence[Unit], batch: Batch) -> Tensor:
-            return reference_sums(trainer.reference, model, batch)
+            return reference_sums(trainer.start, model, batch)
 
-        return Answers(answers, self._score(answers, reference) if trainer.reference is not None else [])
+        return Answers(answers, self._score(answers, reference) if trainer.start is not None else [])
 
     def divergence(self, after: Answers) -> dict[str, float]:
         """Sequence KL from the policy to the reference, both at the sampling temperature: mean log-ratio and its SE."""
@@ -108,7 +109,7 @@ class EndOfRun:
         def log_ratio(model: nn.Module, units: Sequence[Unit], batch: Batch) -> Tensor:
             with eval_mode(model):
                 policy = sum_by_completion(token_logps(model, batch, temperature), batch)
-            return policy - reference_sums(self.trainer.reference, model, batch, temperature)
+            return policy - reference_sums(self.trainer.start, model, batch, temperature)
 
         mean, se = mean_and_se(self._score(after.answers, log_ratio))
         return {"mean": mean, "se": se}
@@ -148,7 +149,7 @@ class EndOfRun:
             difference = paired_difference(self.scores(before), self.scores(after))
             entries["score"] = difference.to_summary(str(self.settings.score))
         entries["length"] = {name: sum(a.tokens) / len(a.tokens) for name, a in (("before", before), ("after", after))}
-        if self.trainer.reference is not None:
+        if self.trainer.start is not None:
             entries["kl"] = self.divergence(after)
             entries["fluency"] = {"before": before.fluency, "after": after.fluency}
         return entries
@@ -170,8 +171,8 @@ class EndOfRun:
         return rows
 
 
-def pair_entry(metrics: dict[str, float], n: int) -> dict[str, float] | None:
-    """The held-out pairs' entry of summary.json, from an evaluation's metrics."""
+def held_out_entry(metrics: dict[str, float], n: int) -> dict[str, float] | None:
+    """The entry of the held-out pairs (or answers) in summary.json, from an evaluation's metrics."""
     if n == 0 or math.isnan(metrics.get("eval_accuracy", math.nan)):
         return None
     return {"accuracy": metrics["eval_accuracy"], "margin": metrics["eval_margin"], "n": n}

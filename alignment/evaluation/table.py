@@ -40,7 +40,7 @@ def section(summary: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def rows(summary: Mapping[str, Any]) -> list[Row]:
     """The rows of `summary` (see summary.py for its keys) in the order in which they are read."""
-    built = [_score(summary), _length(summary), _fluency(summary), *_pairs(summary), _kl(summary), *_cost(summary)]
+    built = [_score(summary), _length(summary), _fluency(summary), *_pairs(summary), *_answers(summary), _kl(summary), *_cost(summary)]
     return [row for row in built if row is not None]
 
 
@@ -166,6 +166,23 @@ def _pairs(summary: Mapping[str, Any]) -> list[Row]:
             "Mean implicit reward of the chosen answer minus that of the rejected one, in nats times beta; 0 untrained."
         )
         found.append(Row("margin", "held-out pair margin", "", decimal(margin), "", "", reading))
+    return found
+
+
+def _answers(summary: Mapping[str, Any]) -> list[Row]:
+    answers = section(summary, "answers")
+    accuracy, margin, n = number(answers.get("accuracy")), number(answers.get("margin")), number(answers.get("n"))
+    found = []
+    if accuracy is not None:
+        bounds = "[{:.0f} %, {:.0f} %]".format(*(100 * end for end in share_interval(accuracy, int(n)))) if n else ""
+        reading = (
+            f"Of {n or 0:,.0f} held-out answers, the share whose implicit reward is on the right side of the step's "
+            "statistic (KTO's KL, BCO's shift)."
+        )
+        found.append(Row("accuracy", "held-out answer accuracy", "", percent(accuracy), "", bounds, reading))
+    if margin is not None:
+        reading = "How far the implicit reward is on the right side, in nats times beta, on average."
+        found.append(Row("margin", "held-out answer margin", "", decimal(margin), "", "", reading))
     return found
 
 

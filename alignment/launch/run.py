@@ -21,17 +21,19 @@ from alignment.config import RunConfig
 from alignment.errors import UserError, unknown
 from alignment.evaluation.card import write_model_card
 from alignment.evaluation.curves import plot_curves
-from alignment.evaluation.end_of_run import Answers, EndOfRun, pair_entry, peak_memory_mb, versions
+from alignment.evaluation.end_of_run import Answers, EndOfRun, held_out_entry, peak_memory_mb, versions
 from alignment.evaluation.report import write_report
 from alignment.evaluation.summary import render_samples, render_summary, write_summary
 from alignment.launch.folders import choose_run_folder, probe_writable
 from alignment.launch.quiet import quiet_libraries
 from alignment.trainers.checkpoints import find_resume
 from alignment.trainers.dpo import DPOTrainer
+from alignment.trainers.kto import KTOTrainer
 from alignment.trainers.progress import ProgressBar
+from alignment.trainers.same_run import check_settings
 from alignment.trainers.termination import TERMINATION
 
-METHODS: dict[str, Callable[..., Any]] = {"dpo": DPOTrainer}
+METHODS: dict[str, Callable[..., Any]] = {"dpo": DPOTrainer, "kto": KTOTrainer}
 
 
 def run(config: RunConfig, overrides: list[str]) -> Path:
@@ -90,8 +92,8 @@ def measure(trainer: Any, end: EndOfRun | None, before: Answers | None) -> tuple
     }
     samples: list[dict[str, Any]] = []
     if trainer.eval_units:
-        pairs = pair_entry(trainer.evaluate(), len(trainer.eval_units))
-        summary |= {"pairs": pairs} if pairs else {}
+        entry = held_out_entry(trainer.evaluate(), len(trainer.eval_units))
+        summary |= {trainer.held_out_kind: entry} if entry else {}
     if end is not None and before is not None:
         after = end.ask()
         summary |= end.table(before, after)
@@ -113,6 +115,7 @@ def open_folder(config: RunConfig, state: PartialState) -> tuple[Path, Path | No
         try:
             if config.resume:
                 folder, checkpoint = find_resume(config.resume)
+                check_settings(checkpoint, config, state.num_processes)  # before a model is loaded
             else:
                 folder, checkpoint = choose_run_folder(config), None
             probe_writable(folder)
@@ -135,7 +138,7 @@ def describe(trainer: Any, console: Console) -> None:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     console.print(
-        f"{len(trainer.train_units)} training pairs, {len(trainer.eval_units)} held out; "
+        f"{len(trainer.train_units)} training {trainer.held_out_kind}, {len(trainer.eval_units)} held out; "
         f"{trainer.args.max_steps} steps of {trainer.config.training.batch_size}; "
         f"{trained / 1e6:.1f} of {total / 1e6:.0f} million weights trained",
         highlight=False,

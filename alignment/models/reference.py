@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from alignment.batching.packing import Batch
 from alignment.config import ReferenceConfig
 from alignment.models.adapters import is_adapted
-from alignment.models.logps import sum_by_completion, token_logps
+from alignment.models.logps import attach, causal_lm, sum_by_completion, token_logps
 
 
 @contextmanager
@@ -53,11 +53,48 @@ class FrozenCopy:
             yield self.model
 
 
-Reference = AdapterOff | FrozenCopy
+class MovingCopy(FrozenCopy):
+    """A copy that follows the policy (TR-DPO, 2404.09656): ref <- rate * policy + (1 - rate) * ref.
+
+    Of a policy with LoRA it is the plain model with the adapter merged in, so that the update is exact: a mean of two
+    adapters' factors would not be the mean of their products. With a rate below 1 it is kept in float32.
+    """
+
+    def __init__(self, policy: Any, rate: float) -> None:
+        plain = copy.deepcopy(policy)
+        if is_adapted(plain):
+            plain = plain.merge_and_unload()
+        super().__init__(attach(plain if rate == 1 else plain.float()))
+        self.rate = rate
+
+    @torch.no_grad()
+    def follow(self, policy: Any) -> None:
+        """Move every weight towards the policy's, adapters merged."""
+        core = causal_lm(policy)
+        known = dict(core.named_parameters())
+        for name, weight in self.model.named_parameters():
+            target = known[name] if name in known else merged_weight(core, name)
+            weight.lerp_(target.to(weight), self.rate)
+
+
+def merged_weight(core: nn.Module, name: str) -> Tensor:
+    """The weight `name` of the plain model, in a model whose layer there is adapted: base plus what the adapter adds."""
+    path, _, leaf = name.rpartition(".")
+    layer: Any = core.get_submodule(path)
+    weight = getattr(layer.get_base_layer(), leaf)
+    if leaf == "weight":
+        for adapter in layer.active_adapters:
+            weight = weight + layer.get_delta_weight(adapter)
+    return weight
+
+
+Reference = AdapterOff | FrozenCopy  # a MovingCopy is a FrozenCopy
 
 
 def build_reference(policy: Any, config: ReferenceConfig, other: nn.Module | None = None) -> Reference:
     """The reference for `policy`, made before its first step; `other` is the model of `config.path`, where given."""
+    if config.update_steps is not None:
+        return MovingCopy(policy, config.update_rate)
     if other is not None:
         return FrozenCopy(other)
     if is_adapted(policy) and config.kind != "frozen_copy":

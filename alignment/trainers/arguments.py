@@ -42,6 +42,7 @@ def training_arguments(config: RunConfig, folder: Path, steps: int) -> TrainingA
         save_strategy="steps" if save_steps else "no",
         save_steps=save_steps or 500,
         load_best_model_at_end=training.keep_best,
+        restore_callback_states_from_checkpoint=True,  # early stopping's count
         metric_for_best_model=f"eval_{training.best_metric}" if evaluating else None,
         greater_is_better=training.best_metric != "loss",
         report_to=list(training.report_to) or "none",

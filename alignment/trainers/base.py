@@ -5,6 +5,7 @@ A method subclasses `AlignmentTrainer` and says one thing: `compute`, the per-ex
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer_callback import ExportableState
 
 from alignment.batching.groups import Group, Unit
 from alignment.batching.microbatch import cut_by_tokens, groups_of
@@ -27,7 +29,7 @@ from alignment.losses.pairwise import LossOutput
 from alignment.models.layout_check import choose_layout
 from alignment.models.logps import attach
 from alignment.models.reference import eval_mode
-from alignment.trainers import checkpoints
+from alignment.trainers import checkpoints, same_run
 from alignment.trainers.arguments import training_arguments
 from alignment.trainers.metrics import MetricSums
 from alignment.trainers.termination import TERMINATION, agree
@@ -44,6 +46,8 @@ class AlignmentTrainer(Trainer):
         train, evaluation: units of token ids.
         callbacks: further transformers callbacks.
     """
+
+    held_out_kind = "pairs"  # what a unit is: its name in the summary
 
     def __init__(
         self,
@@ -240,30 +244,45 @@ class AlignmentTrainer(Trainer):
         self._save_optimizer_and_scheduler(str(staged))
         self._save_scaler(str(staged))
         self._save_rng_state(str(staged))
+        self.save_method_state(staged)
+        self._note_callback_states()
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             self.state.save_to_json(str(staged / "trainer_state.json"))
-            (staged / "data.json").write_text(json.dumps(self._data_stamp()))
+            same_run.write_stamp(staged, self.config, self._digests, self.accelerator.num_processes)
             checkpoints.publish(self.folder, step)
             checkpoints.rotate(self.folder, self.config.training.save_total_limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
 
-    def _data_stamp(self) -> dict[str, Any]:
-        return {
-            "examples": len(self.train_units),
-            "batch_size": self.config.training.batch_size,
-            "seed": self.config.seed,
-            "processes": self.accelerator.num_processes,
-        }
+    def save_method_state(self, folder: Path) -> None:
+        """Write what a method must find again on resume, beside weights and optimiser; called on every rank."""
+
+    def load_method_state(self, folder: Path) -> None:
+        """Take back what `save_method_state` wrote."""
+
+    def _note_callback_states(self) -> None:
+        """Early stopping's count goes into trainer_state.json, so that a resumed run stops where it would have."""
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ExportableState):
+                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+
+    @functools.cached_property
+    def _digests(self) -> list[str]:
+        return same_run.digests(self.train_units)
 
     def resume(self, checkpoint: Path) -> Any:
-        """Go on from a whole checkpoint, refused where the steps would not be the same ones."""
-        stamp, mine = json.loads((checkpoint / "data.json").read_text()), self._data_stamp()
-        changed = [f"{name} {stamp.get(name)} -> {mine[name]}" for name in mine if stamp.get(name) != mine[name]]
-        if changed:
-            raise UserError(f"resume={checkpoint}: not the same run any more ({', '.join(changed)})")
+        """Go on from a whole checkpoint.
+
+        Raises:
+            UserError: other settings, data or number of processes, with which the remaining steps would be other ones.
+        """
+        rounding = same_run.check_run(checkpoint, self.config, self.train_units, self.accelerator.num_processes)
         if self.is_world_process_zero():
+            if rounding:
+                print(f"resuming with {'; '.join(rounding)}: the same updates, but not bit for bit")
+            checkpoints.remove_staged(self.folder)
             _keep_rows_until(self.folder / "metrics.jsonl", checkpoints.step_of(checkpoint))
+        self.load_method_state(checkpoint)
         return self.train(resume_from_checkpoint=str(checkpoint))
 
 
@@ -284,7 +303,16 @@ def _plain(value: Any) -> Any:
 
 
 def _keep_rows_until(file: Path, step: int) -> None:
-    """Drop metric rows of steps that are about to be taken again."""
-    if file.is_file():
-        rows = [line for line in file.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
-        file.write_text("".join(rows))
+    """Drop metric rows of steps that are about to be taken again, and a last one that a kill cut short."""
+    if not file.is_file():
+        return
+    kept = []
+    for line in file.read_text().splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:
+            continue
+    beside = file.with_suffix(".writing")
+    beside.write_text("".join(kept))
+    beside.replace(file)

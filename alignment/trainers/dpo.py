@@ -7,42 +7,31 @@ Loss: any of losses/pairwise.py and losses/reference_free.py, a weighted sum, or
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import set_seed
 
 from alignment.batching.groups import Unit
 from alignment.batching.packing import Batch
 from alignment.config import RunConfig
-from alignment.config_check import check_values
 from alignment.losses.combine import PairLoss, Term
 from alignment.losses.modifiers import ld_weights, wpo_weight
 from alignment.losses.record import LossOutput, PairLogps
-from alignment.models.adapters import is_adapted
-from alignment.models.layout_check import choose_layout
-from alignment.models.loading import load_model
-from alignment.models.logps import attach, sum_by_completion, token_logps, token_logps_and_squares
-from alignment.models.reference import Reference, build_reference, reference_sums
-from alignment.trainers.base import AlignmentTrainer
-from alignment.trainers.inputs import Source, load_pairs, load_policy
+from alignment.models.logps import sum_by_completion, token_logps, token_logps_and_squares
+from alignment.models.reference import reference_sums
+from alignment.trainers.inputs import Source, load_pairs
 from alignment.trainers.loss_settings import build_loss
+from alignment.trainers.offline import OfflineTrainer
 
 
-class DPOTrainer(AlignmentTrainer):
+class DPOTrainer(OfflineTrainer):
     """Train a policy on preference pairs.
 
-    Args:
-        model: a built-in's name, folder, hub id or GGUF file; or a loaded model, then with `tokenizer`; None takes
-            config.model.
-        config: settings; `RunConfig()` has a default for each.
-        train, eval: a path, Examples, or a list of Pair; None takes config.data.
+    Args: as of `OfflineTrainer`; `train` and `eval` may be lists of `Pair`.
         loss: a function PairLogps -> LossOutput in place of config.loss. One that reads no reference says so by an
             attribute `needs_reference = False`.
-        folder: where metrics and checkpoints go; None takes config.output_dir.
     """
 
     def __init__(
@@ -58,28 +47,18 @@ class DPOTrainer(AlignmentTrainer):
         callbacks: Sequence[Any] = (),
     ) -> None:
         config = config or RunConfig()
-        check_values(config)
         self.loss = _as_pair_loss(loss) if loss else build_loss(config.loss)
-        set_seed(config.seed)  # a fresh adapter is random
-        policy, tokenizer = load_policy(model, tokenizer, config)
-        self.data = load_pairs(train, eval, tokenizer, config)
-        run_folder = Path(folder or config.output_dir or "outputs/dpo")
-        run_folder.mkdir(parents=True, exist_ok=True)
-        super().__init__(policy, tokenizer, config, run_folder, self.data.train, self.data.evaluation, callbacks)
-        other = None
-        if config.reference.path:
-            other = attach(load_model(replace(config.model, path=config.reference.path))).to(self.args.device)
-            layout, note = choose_layout(other, self.layout)  # both score the same batches
-            if layout != self.layout:
-                self.layout, self.layout_note = layout, note
-        # A loss without a reference gets no second set of weights, unless one is asked for.
-        wanted = (
-            self.loss.needs_reference
-            or is_adapted(policy)
-            or other is not None
-            or config.reference.kind == "frozen_copy"
+        super().__init__(
+            model,
+            config,
+            load=load_pairs,
+            train=train,
+            eval=eval,
+            tokenizer=tokenizer,
+            folder=folder,
+            callbacks=callbacks,
+            needs_reference=self.loss.needs_reference,
         )
-        self.reference: Reference | None = build_reference(policy, config.reference, other) if wanted else None
         self.reference_cache: dict[tuple, Tensor] = {}
 
     def compute(self, model: nn.Module, units: Sequence[Unit], batch: Batch) -> LossOutput:

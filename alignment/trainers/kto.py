@@ -1,0 +1,128 @@
+"""Learning from single answers with a thumbs up or down: KTO (2402.01306) and BCO (2404.04656).
+
+View: unpaired (prompt, answer, desirable). Groups: one, the prompt with its answer; aside, the prompt with an answer to
+another prompt. Models: policy and reference. Loss: losses/unpaired.py, which couples the answers of an optimizer step by
+one number: the KL estimate of KTO, the reward shift of BCO. It comes from a pass without gradient over the whole step and
+all ranks, so neither the token budget nor the number of processes changes the update.
+
+Two deviations from the papers, both for the sake of that: KTO's mismatched answer is drawn once for each example, with
+the seed, and not from the neighbours in a batch; BCO's shift is the mean over all answers seen so far.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignment.batching.groups import Group, Unit
+from alignment.batching.packing import Batch
+from alignment.config import RunConfig
+from alignment.losses.record import LossOutput, UnpairedLogps
+from alignment.models.logps import sum_by_completion, token_logps
+from alignment.models.reference import eval_mode, reference_sums
+from alignment.trainers.inputs import Source, load_answers
+from alignment.trainers.loss_settings import build_unpaired_loss
+from alignment.trainers.offline import OfflineTrainer
+
+
+class KTOTrainer(OfflineTrainer):
+    """Train a policy on single answers, each desirable or not; the answers of a pair are one of either.
+
+    Args: as of `OfflineTrainer`; `train` and `eval` may be lists of `Unpaired`.
+    """
+
+    held_out_kind = "answers"
+
+    def __init__(
+        self,
+        model: Any = None,
+        config: RunConfig | None = None,
+        *,
+        train: Source = None,
+        eval: Source = None,
+        tokenizer: Any = None,
+        folder: str | Path | None = None,
+        callbacks: Sequence[Any] = (),
+    ) -> None:
+        config = config or RunConfig(method="kto", loss={"name": "kto"})
+        self.loss = build_unpaired_loss(config.loss)
+        self.is_bco = config.loss.get("name") == "bco"
+        self.shift = RewardShift(config.loss.get("beta", 0.1))
+        super().__init__(
+            model,
+            config,
+            load=load_answers,
+            train=train,
+            eval=eval,
+            tokenizer=tokenizer,
+            folder=folder,
+            callbacks=callbacks,
+        )
+        nothing = Group((self.pad_id,), ((self.pad_id,),))
+        self.filler = Unit("filler", (nothing,), {"desirable": 1.0}, (nothing,))
+
+    def save_method_state(self, folder: Path) -> None:
+        super().save_method_state(folder)
+        if self.is_world_process_zero():
+            (folder / "reward_shift.json").write_text(json.dumps(self.shift.sums))
+
+    def load_method_state(self, folder: Path) -> None:
+        super().load_method_state(folder)
+        self.shift.sums = json.loads((folder / "reward_shift.json").read_text())
+
+    def step_statistics(self, model: nn.Module, units: Sequence[Unit], training: bool) -> Tensor:
+        """KTO's KL: the mean log-ratio of the mismatched answers. BCO's shift: from the log-ratios of the answers."""
+        if not self.is_bco:
+            strangers = [Unit(unit.id, unit.aside) for unit in units]
+            total, count = self.sum_ratios(model, strangers)
+            return total / count.clamp(min=1)
+        good = self.sum_ratios(model, [unit for unit in units if unit.values["desirable"]])
+        bad = self.sum_ratios(model, [unit for unit in units if not unit.values["desirable"]])
+        return self.shift.seen(torch.stack([good, bad]), training)
+
+    def sum_ratios(self, model: nn.Module, units: Sequence[Unit]) -> Tensor:
+        """(2,): the sum of log pi/ref over these answers of all ranks, and their number; without gradient."""
+        found = torch.zeros(2, device=self.args.device)
+
+        def ratios(model: nn.Module, piece: Sequence[Unit], batch: Batch) -> LossOutput:
+            policy, reference = self.logps(model, batch)
+            return LossOutput(policy - reference)
+
+        with eval_mode(model):
+            for piece in self.micro_batches(units):
+                values = self.run(model, piece or [self.filler], ratios).values
+                if piece:
+                    found += torch.stack([values.sum(), torch.ones_like(values).sum()])
+        return self.accelerator.reduce(found, "sum")
+
+    def compute(self, model: nn.Module, units: Sequence[Unit], batch: Batch) -> LossOutput:
+        """log pi and log ref of each answer, and the loss on their difference and the step's statistic."""
+        policy, reference = self.logps(model, batch)
+        desirable = torch.tensor([unit.values["desirable"] > 0 for unit in units], device=policy.device)
+        return self.loss(UnpairedLogps(policy, reference, batch.lengths, desirable), self.statistic)
+
+    def logps(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Summed log-probs (C,) under the policy and under the reference."""
+        assert self.reference is not None
+        policy = sum_by_completion(token_logps(model, batch), batch)
+        return policy, reference_sums(self.reference, model, batch)
+
+
+class RewardShift:
+    """BCO's delta: half the sum of the mean rewards of desirable and undesirable answers, over the run so far."""
+
+    def __init__(self, beta: float) -> None:
+        self.beta = beta
+        self.sums = [[0.0, 0.0], [0.0, 0.0]]  # (sum of log-ratios, number) of desirable and of undesirable answers
+
+    def seen(self, step: Tensor, training: bool) -> Tensor:
+        """The shift () with the answers of this step counted in; `step` is (2, 2), as `sums`. Kept where training."""
+        total = torch.tensor(self.sums, device=step.device) + step
+        if training:
+            self.sums = total.tolist()
+        return (self.beta * total[:, 0] / total[:, 1].clamp(min=1)).mean()
