@@ -11,11 +11,12 @@ from alignment.errors import UserError
 
 MANIFEST = "complete.json"  # written last: the size of every other file
 PREFIX = "checkpoint-"
+STAGED = ".writing-"  # a checkpoint that does not count yet
 
 
 def staging_folder(run: Path, step: int) -> Path:
     """Where the checkpoint of `step` is written before it counts."""
-    return run / "checkpoints" / f".writing-{step}"
+    return run / "checkpoints" / f"{STAGED}{step}"
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
@@ -63,6 +64,12 @@ def rotate(run: Path, keep: int, best: str | None) -> None:
     for folder in whole_checkpoints(run)[:-keep]:
         if best is None or folder != Path(best):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_staged(run: Path) -> None:
+    """Delete what a killed process left half-written."""
+    for folder in (run / "checkpoints").glob(f"{STAGED}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def find_resume(resume: str) -> tuple[Path, Path]:

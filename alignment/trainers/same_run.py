@@ -1,0 +1,132 @@
+"""Is the run that goes on the one that was stopped? What a checkpoint remembers of its run, and the refusal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from alignment.batching.groups import Unit
+from alignment.config import RunConfig
+from alignment.errors import UserError
+
+FILE = "run.json"
+SHOWN = 8  # differences named one by one
+DIGEST_BYTES = 8  # of one example
+
+# Settings that cannot change an update: names, places, what is measured and how often. Every other one refuses. The
+# files of the data are free too, since the examples themselves are compared: a moved file is the same data.
+FREE = ("recipe", "description", "output_dir", "resume", "traceback", "model.name", "evaluation.", "reference.cache")
+FREE += ("data.path", "data.eval_path", "data.eval_split", "data.eval_limit")
+FREE += tuple(f"training.{name}" for name in ("logging_steps", "eval_steps", "save_steps", "save_total_limit"))
+FREE += ("training.report_to",)
+# Settings that change how an update is computed and not what it is: allowed, with a note.
+ROUNDING = tuple(f"training.{name}" for name in ("token_budget", "layout", "gradient_checkpointing"))
+ROUNDING += ("model.attention", "reference.when")
+
+
+def digests(units: Sequence[Unit]) -> list[str]:
+    """A short digest of each unit's content, in order: token ids and values, not its id."""
+    found = []
+    for unit in units:
+        groups = [(group.prompt, group.completions) for group in unit.groups]
+        content = repr((groups, sorted(unit.values.items())))
+        found.append(hashlib.blake2b(content.encode(), digest_size=DIGEST_BYTES).hexdigest())
+    return found
+
+
+def write_stamp(folder: Path, config: RunConfig, examples: Sequence[str], processes: int) -> None:
+    """Write what tells this run from another into the checkpoint `folder`; `examples` are the `digests`."""
+    stamp = {"processes": processes, "config": asdict(config), "examples": "".join(examples)}
+    (folder / FILE).write_text(json.dumps(stamp, default=str, indent=1))
+
+
+def check_settings(checkpoint: Path, config: RunConfig, processes: int) -> list[str]:
+    """The differing settings that change no more than rounding, as `key: old -> new`.
+
+    Raises:
+        UserError: settings or a number of processes with which the remaining steps would be other ones.
+    """
+    stamp = _read(checkpoint)
+    changed, rounding = _settings(stamp["config"], config)
+    _refuse(checkpoint, _processes(stamp, processes) + changed)
+    return rounding
+
+
+def check_run(checkpoint: Path, config: RunConfig, units: Sequence[Unit], processes: int) -> list[str]:
+    """`check_settings`, and the training data by content. Raises UserError with both kinds of difference."""
+    stamp = _read(checkpoint)
+    changed, rounding = _settings(stamp["config"], config)
+    _refuse(checkpoint, _processes(stamp, processes) + changed + _examples(stamp["examples"], units))
+    return rounding
+
+
+def _read(checkpoint: Path) -> dict[str, Any]:
+    try:
+        return json.loads((checkpoint / FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"resume={checkpoint}: it has no readable {FILE}, so whether this is the same run cannot be told"
+            "\nMend: start a new run; this checkpoint is of another version of the toolkit, or damaged"
+        ) from error
+
+
+def _refuse(checkpoint: Path, differences: Sequence[str]) -> None:
+    if differences:
+        more = [f"and {len(differences) - SHOWN} more"] if len(differences) > SHOWN else []
+        raise UserError(
+            f"resume={checkpoint}: not the same run any more: {'; '.join([*differences[:SHOWN], *more])}"
+            "\nMend: resume without these changes, or start a new run with them"
+        )
+
+
+def _processes(stamp: Mapping[str, Any], processes: int) -> list[str]:
+    return [] if stamp["processes"] == processes else [f"processes: {stamp['processes']} -> {processes}"]
+
+
+def _settings(saved: Mapping[str, Any], config: RunConfig) -> tuple[list[str], list[str]]:
+    """(settings that make it another run, those that change rounding), as `key: old -> new`."""
+    # A setting that the checkpoint's version did not have yet stood at its default.
+    old = _dotted(json.loads(json.dumps(asdict(RunConfig())))) | _dotted(saved)
+    new = _dotted(json.loads(json.dumps(asdict(config), default=str)))
+    changed, rounding = [], []
+    for key in [*new, *(key for key in old if key not in new)]:
+        before, now = old.get(key, "not set"), new.get(key, "not set")
+        if before == now or key.startswith(FREE):
+            continue
+        (rounding if key in ROUNDING else changed).append(f"{key}: {_shown(before)} -> {_shown(now)}")
+    return changed, rounding
+
+
+def _dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"training": {"epochs": 1}} -> {"training.epochs": 1}; lists are values."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _examples(saved: str, units: Sequence[Unit]) -> list[str]:
+    """How the training data differs from the checkpoint's, in one phrase; [] where it does not."""
+    width = 2 * DIGEST_BYTES
+    old, new = [saved[at : at + width] for at in range(0, len(saved), width)], digests(units)
+    if old == new:
+        return []
+    gone = (Counter(old) - Counter(new)).total()
+    left = Counter(new) - Counter(old)
+    added = left.total()
+    if not gone and not added:
+        return [f"the {len(new)} training examples stand in another order"]
+    names = [unit.id for unit, digest in zip(units, new, strict=True) if digest in left][:3]
+    such_as = f", e.g. {', '.join(names)}" if names else ""
+    if gone == added:
+        return [f"{added} of {len(new)} training examples changed{such_as}"]
+    return [f"training examples: {len(old)} -> {len(new)}, {gone} gone and {added} new{such_as}"]
