@@ -1,7 +1,11 @@
-"""Every bash and python block of the pages below is run, in their order (`console` blocks are for reading)."""
+"""Every bash and python block of the pages below is run, in their order (`console` blocks are for reading).
+
+A block whose first line is a comment with a file's name, such as `# mine.py`, becomes that file instead.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -12,18 +16,22 @@ import pytest
 
 from tests.launching import ROOT, environment
 
-BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w+)\n(?:# (\S+\.\w+)\n)?(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["fine_tuning.md", "quickstart.md"])
+@pytest.mark.parametrize("page", ["extending.md", "fine_tuning.md", "quickstart.md"])
 def test_examples_run(page: str, tmp_path: Path) -> None:
     for name in ("train.py", "docs"):
         (tmp_path / name).symlink_to(ROOT / name)
     # The commands that an installation puts beside the interpreter.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     blocks = BLOCK.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))
-    assert blocks
-    for language, text in blocks:
+    assert any(language in ("bash", "python") for language, _, _ in blocks)
+    for language, name, text in blocks:
+        if name:
+            (tmp_path / name).write_text(text, encoding="utf-8")
+        if name or language not in ("bash", "python"):
+            continue
         command = ["bash", "-euc", text] if language == "bash" else [sys.executable, "-c", text]
         done = subprocess.run(
             command, cwd=tmp_path, env=environment(PATH=path), capture_output=True, text=True, timeout=300
@@ -32,12 +40,31 @@ def test_examples_run(page: str, tmp_path: Path) -> None:
     if page == "fine_tuning.md":
         assert (tmp_path / "my-model" / "config.json").is_file()
         assert (tmp_path / "runs" / "strong" / "report.html").is_file()
+    if page == "extending.md":
+        check_extending(tmp_path)
+
+
+def check_extending(folder: Path) -> None:
+    """The loss and the format of the page did what the page says of them."""
+
+    def last(run: str) -> dict[str, float]:
+        return json.loads((folder / "runs" / run / "metrics.jsonl").read_text().splitlines()[-1])
+
+    assert last("dpop")["eval_chosen_drop"] < 1 and last("dpo")["eval_chosen_drop"] > 3
+    assert last("dpop")["eval_accuracy"] > 0.7
+    rows = json.loads((folder / "runs" / "tickets" / "summary.json").read_text())["data"]["train"]
+    assert (rows["rows"], rows["skipped"]) == (3, 1)
+    assert len((folder / "pairs.jsonl").read_text().splitlines()) == 2
 
 
 def test_the_readme_shows_what_the_quickstart_runs() -> None:
     quickstart = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
-    for _, text in BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8")):
-        assert text in quickstart
+    shown = [
+        text
+        for language, _, text in BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+        if language in ("bash", "python")
+    ]
+    assert shown and all(text in quickstart for text in shown)
 
 
 def test_links_between_pages_hold() -> None:

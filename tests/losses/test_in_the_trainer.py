@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from alignment.batching.microbatch import groups_of
 from alignment.batching.packing import pack
 from alignment.evaluation.end_of_run import EndOfRun
 from alignment.launch.compose import Composer
 from alignment.losses.modifiers import ld_weights
+from alignment.losses.record import PairLogps
 from alignment.models.logps import sum_by_completion, token_logps
 from alignment.trainers import dpo
 from alignment.trainers.dpo import DPOTrainer
+from alignment.trainers.loss_settings import build_loss
 from tests.launching import ROOT
 from tests.trainers.pairs import some_pairs
 from tests.trainers.test_dpo import rows, settings
@@ -108,14 +112,24 @@ def test_wpo_weighs_pairs_by_their_alignment(tmp_path: Path) -> None:
 
 
 def test_a_new_loss_is_one_file_and_one_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example of docs/losses.md, from the folder of a user."""
-    page = (ROOT / "docs" / "losses.md").read_text(encoding="utf-8")
-    for name, block in re.findall(r"```\w+\n# (\S+)\n(.*?)```", page, re.DOTALL):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(block)
+    """The loss of docs/extending.md as an option of a shipped recipe, from the folder of a user."""
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    files = dict(re.findall(r"^```\w+\n# (\S+\.\w+)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE))
+    (tmp_path / "dpop.py").write_text(files["dpop.py"])
+    (tmp_path / "my_configs" / "loss").mkdir(parents=True)
+    (tmp_path / "my_configs" / "loss" / "dpop.yaml").write_text(
+        yaml.safe_dump(yaml.safe_load(files["dpop.yaml"])["loss"])
+    )
     monkeypatch.chdir(tmp_path)
-    composed = Composer.create("my_configs").config(["recipe=dpo", "loss=mine", "loss.margin=2"])
+    composed = Composer.create("my_configs").config(["recipe=dpo", "loss=dpop", "loss.drop_weight=2"])
+    assert composed.loss == {"name": "dpop.py:dpop", "beta": 0.1, "drop_weight": 2}
+    one, length = torch.ones(2), torch.tensor([4.0, 4.0])
+    chosen, rejected = torch.tensor([-3.0, -1.0]), torch.tensor([-5.0, -5.0])
+    output = build_loss(composed.loss)(PairLogps(chosen, rejected, -2 * one, -3 * one, length, length, one))
+    # u_w = -1, u_l = -2 and drop 1: h = 0.1 (-1 + 2 - 2); u_w = 1, u_l = -2 and no drop: h = 0.1 (1 + 2)
+    assert output.values.tolist() == pytest.approx([math.log1p(math.exp(0.1)), math.log1p(math.exp(-0.3))])
+    assert output.metrics["chosen_drop"].tolist() == [1.0, 0.0]
     trainer = trainer_of(tmp_path / "run", composed.loss)
-    assert trainer.evaluate()["eval_loss"] == pytest.approx(4.0, abs=1e-5)  # (2 - 0)^2
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(math.log(2), abs=1e-5)
     trainer.train()
-    assert rows(tmp_path / "run", "loss")[-1] < 4.0
+    assert rows(tmp_path / "run", "chosen_drop")[0] == 0
