@@ -64,6 +64,7 @@ class ReferenceConfig:
     kind: str = "auto"  # auto | adapter_off | frozen_copy
     path: Optional[str] = None  # another model as reference (frozen_copy)
     when: str = "step"  # step: scored beside the policy; precompute: scored once, before the first step
+    cache: Any = True  # of precomputed log-probs, by content: true: in the user's cache folder; a folder; false: none
     update_steps: Optional[int] = None  # TR-DPO: the reference follows the policy every so many steps
     update_rate: float = 1.0  # … by this share of the way; 1 copies the policy
 
@@ -79,7 +80,7 @@ class TrainingConfig:
     token_budget: int = 4096  # tokens of one micro-batch; changes memory and speed, never the update
     layout: str = "shared"  # shared: one prompt for all its completions; padded: the plain reference layout
     bf16: bool = True  # bfloat16 autocast
-    optimizer: str = "adamw_torch"
+    optimizer: str = "adamw_torch_fused"
     weight_decay: float = 0.0
     scheduler: str = "linear"
     warmup_ratio: float = 0.1

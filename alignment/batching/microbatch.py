@@ -5,22 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from alignment.batching.groups import Group, Unit
-from alignment.batching.packing import encoded_tokens
+from alignment.batching.packing import encoded_tokens, real_tokens
 
 
 def groups_of(units: Sequence[Unit]) -> list[Group]:
     return [group for unit in units for group in unit.groups]
 
 
-def cut_by_tokens(units: Sequence[Unit], budget: int, layout: str = "shared") -> list[list[Unit]]:
+WASTE = 0.05  # padding that a micro-batch may hold, as a share of what it computes
+
+
+def cut_by_tokens(
+    units: Sequence[Unit], budget: int, layout: str = "shared", enough: float = float("inf")
+) -> list[list[Unit]]:
     """Lists of units whose packed batch has at most `budget` tokens; a unit longer than that stands alone.
 
-    Longest first, so that rows of one micro-batch are alike in length; ties keep their order.
+    Longest first, so that rows of one micro-batch are alike in length; ties keep their order. A micro-batch of `enough`
+    tokens keeps the device busy, and takes a further unit only where that makes no more padding than `WASTE`.
     """
     pieces: list[list[Unit]] = []
     for unit in sorted(units, key=lambda unit: -unit.useful_tokens):
-        if pieces and encoded_tokens(groups_of([*pieces[-1], unit]), layout) <= budget:
+        if pieces and _fits(groups_of([*pieces[-1], unit]), groups_of(pieces[-1]), budget, layout, enough):
             pieces[-1].append(unit)
         else:
             pieces.append([unit])
     return pieces
+
+
+def _fits(groups: Sequence[Group], without: Sequence[Group], budget: int, layout: str, enough: float) -> bool:
+    encoded = encoded_tokens(groups, layout)
+    if encoded > budget:
+        return False
+    full = encoded_tokens(without, layout) >= enough
+    return not full or encoded - real_tokens(groups, layout) <= WASTE * encoded

@@ -48,6 +48,12 @@ class Batch:
         return replace(self, **moved)
 
 
+def real_tokens(groups: Sequence[Group], layout: str) -> int:
+    """The same without padding."""
+    rows = shared_rows(groups) if layout == "shared" else padded_rows(groups)
+    return sum(piece.length for row in rows for piece in row)
+
+
 def pack(groups: Sequence[Group], layout: str = "shared", pad_id: int = 0) -> Batch:
     """Lay `groups` out as one batch; completions keep the order of groups, then of completions within a group.
 

@@ -114,7 +114,7 @@ def head_logps(
         return piece(hidden, targets)
     chunks = zip(hidden.split(rows), targets.split(rows), strict=True)
     if torch.is_grad_enabled():  # a chunk's logits are made again in its backward pass instead of being kept
-        found = [checkpoint(piece, h, t, use_reentrant=False) for h, t in chunks]
+        found = [checkpoint(piece, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in chunks]
     else:
         found = [piece(h, t) for h, t in chunks]
     return {name: torch.cat([each[name] for each in found]) for name in found[0]}

@@ -34,6 +34,9 @@ from alignment.trainers.arguments import training_arguments
 from alignment.trainers.metrics import MetricSums
 from alignment.trainers.termination import TERMINATION, agree
 
+# Tokens of a micro-batch that keep the device busy; beyond them, less padding is worth another pass. (else, on a CPU)
+ENOUGH_TOKENS = (4096, 512)
+
 
 class AlignmentTrainer(Trainer):
     """The loop that every method shares.
@@ -147,7 +150,8 @@ class AlignmentTrainer(Trainer):
 
     def micro_batches(self, units: Sequence[Unit]) -> list[list[Unit]]:
         """This rank's micro-batches, filled up with empty ones so that all ranks run equally many."""
-        pieces = cut_by_tokens(units, self.config.training.token_budget, self.layout)
+        enough = ENOUGH_TOKENS[self.args.device.type == "cpu"]
+        pieces = cut_by_tokens(units, self.config.training.token_budget, self.layout, enough)
         most = len(pieces)
         if self.accelerator.num_processes > 1:
             counts = self.accelerator.gather(torch.tensor([most], device=self.args.device))
@@ -161,8 +165,9 @@ class AlignmentTrainer(Trainer):
             return (compute or self.compute)(model, units, batch)
 
     def _stop_if_not_finite(self, seen: list[tuple[list[Unit], torch.Tensor]]) -> None:
-        finite = all(bool(values.isfinite().all()) for _, values in seen)
-        if not agree(self.accelerator, not finite):
+        # One look at the device a step, not one a micro-batch.
+        finite = torch.cat([values for _, values in seen]).isfinite().all() if seen else torch.tensor(True)
+        if not agree(self.accelerator, not bool(finite)):
             return
         ids = [
             unit.id

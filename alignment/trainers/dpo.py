@@ -11,19 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from alignment.batching.groups import Unit
-from alignment.batching.packing import Batch
+from alignment.batching.packing import Batch, pack
 from alignment.config import RunConfig
 from alignment.losses.combine import PairLoss, Term
 from alignment.losses.modifiers import ld_weights, wpo_weight
 from alignment.losses.record import LossOutput, PairLogps
 from alignment.models.logps import sum_by_completion, token_logps, token_logps_and_squares
 from alignment.models.reference import reference_sums
+from alignment.models.reference_cache import fingerprint, key, open_cache
 from alignment.trainers.inputs import Source, load_pairs
 from alignment.trainers.loss_settings import build_loss
 from alignment.trainers.offline import OfflineTrainer
+from alignment.trainers.termination import TERMINATION
+
+SCORED_AT_ONCE = 1024  # pairs scored before their sums are kept on disk: what a kill while precomputing loses
 
 
 class DPOTrainer(OfflineTrainer):
@@ -76,7 +81,9 @@ class DPOTrainer(OfflineTrainer):
             ratio = sum_by_completion(token_weights * tokens, batch) - reference
             ratios = (ratio[0::2], ratio[1::2])
         lengths = batch.lengths.to(policy.dtype)
-        p_chosen = torch.tensor([unit.values.get("p_chosen", 1.0) for unit in units], device=policy.device)
+        p_chosen = torch.tensor([unit.values.get("p_chosen", 1.0) for unit in units]).to(
+            policy.device, non_blocking=True
+        )
         return self.loss(
             PairLogps(
                 chosen=policy[0::2],
@@ -113,7 +120,44 @@ class DPOTrainer(OfflineTrainer):
         return super().train(*args, **kwargs)
 
     def _precompute_reference(self) -> None:
-        share = self.train_units[self.accelerator.process_index :: self.accelerator.num_processes]
+        """The reference's sums of every training pair: from the cache on disk, the rest scored now and added to it."""
+        pairs = list({unit.groups: unit for unit in self.train_units}.values())
+        # Rank 0 alone opens the cache: all ranks must leave out the same pairs, and may not share a disk.
+        cache = open_cache(self.config.reference.cache) if self.is_world_process_zero() else None
+        keys = self._cache_keys(pairs) if cache else []
+        known = [cache.get(keys) if cache else [None] * 2 * len(pairs)]
+        broadcast_object_list(known)
+        for unit, row in zip(pairs, zip(known[0][0::2], known[0][1::2], strict=True), strict=True):
+            if None not in row:
+                self.reference_cache[unit.groups] = torch.tensor(row)
+        if cache:
+            found = sum(unit.groups in self.reference_cache for unit in self.train_units)
+            print(f"reference log-probs: {found} of {len(self.train_units)} pairs from the cache")
+        missing = [number for number, unit in enumerate(pairs) if unit.groups not in self.reference_cache]
+        for at in range(0, len(missing), SCORED_AT_ONCE):
+            numbers = missing[at : at + SCORED_AT_ONCE]
+            self.reference_cache |= self._score_reference([pairs[number] for number in numbers])
+            if cache:
+                sums = {number: self.reference_cache[pairs[number].groups].tolist() for number in numbers}
+                cache.put({keys[2 * number + k]: row[k] for number, row in sums.items() for k in (0, 1)})
+            TERMINATION.raise_if_agreed(self.accelerator)
+
+    def _cache_keys(self, pairs: Sequence[Unit]) -> list[bytes]:
+        """Two keys a pair, chosen and rejected by turns."""
+        assert self.reference is not None
+        mark = fingerprint(self.reference, self.accelerator.mixed_precision)
+        keys = []
+        for unit in pairs:
+            group, weights = unit.groups[0], [None, None]
+            if self.loss.ld_alpha != 1:
+                batch = pack(unit.groups, "padded")
+                weights = [piece.tolist() for piece in self.token_weights(batch).split(batch.lengths.tolist())]
+            keys += [key(mark, group.prompt, *answer) for answer in zip(group.completions, weights, strict=True)]
+        return keys
+
+    def _score_reference(self, pairs: Sequence[Unit]) -> dict[tuple, Tensor]:
+        """(2,) sums under the reference of each of `pairs`, by its groups; every rank scores a share and gets all."""
+        share = pairs[self.accelerator.process_index :: self.accelerator.num_processes]
         found: list[tuple[tuple, list[float]]] = []
 
         def score(model: nn.Module, units: Sequence[Unit], batch: Batch) -> LossOutput:
@@ -124,10 +168,8 @@ class DPOTrainer(OfflineTrainer):
         for units in self.micro_batches(share):
             self.run(self.model_wrapped, units or [self.filler], score)
         if self.accelerator.num_processes > 1:
-            from accelerate.utils import gather_object
-
             found = gather_object(found)
-        self.reference_cache = {groups: torch.tensor(row) for groups, row in found}
+        return {groups: torch.tensor(row) for groups, row in found}
 
 
 def _as_pair_loss(loss: Callable[[PairLogps], LossOutput]) -> PairLoss:

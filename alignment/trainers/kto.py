@@ -103,7 +103,7 @@ class KTOTrainer(OfflineTrainer):
     def compute(self, model: nn.Module, units: Sequence[Unit], batch: Batch) -> LossOutput:
         """log pi and log ref of each answer, and the loss on their difference and the step's statistic."""
         policy, reference = self.logps(model, batch)
-        desirable = torch.tensor([unit.values["desirable"] > 0 for unit in units], device=policy.device)
+        desirable = torch.tensor([unit.values["desirable"] > 0 for unit in units]).to(policy.device, non_blocking=True)
         return self.loss(UnpairedLogps(policy, reference, batch.lengths, desirable), self.statistic)
 
     def logps(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:

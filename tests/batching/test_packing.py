@@ -109,6 +109,14 @@ def test_cutting_keeps_units_whole_and_within_the_budget(found: list[list[Group]
         assert len(piece) == 1 or encoded_tokens(groups_of(piece), "shared") <= budget
 
 
+def test_a_busy_device_takes_no_further_unit_that_only_pads() -> None:
+    units = [Unit(str(n), (Group((1,) * 10, ((2,) * (n - 15), (3,) * 5)),)) for n in (100, 98, 70, 69)]  # n tokens each
+    cut = [[unit.id for unit in piece] for piece in cut_by_tokens(units, 1000, "shared", enough=90)]
+    assert cut == [["100", "98"], ["70", "69"]]  # 2 and 1 tokens of padding; with 70 beside 100 it would be 32
+    assert len(cut_by_tokens(units, 1000, "shared", enough=500)) == 1  # not busy yet
+    assert len(cut_by_tokens(units, 150, "shared", enough=500)) == 3  # the budget still holds: 100, 98, 70 + 69
+
+
 def _stream(examples: int, batch: int, steps: int, seed: int, ranks: int) -> list[list[int]]:
     samplers = [iter(StepSampler(examples, batch, steps, seed, rank, ranks)) for rank in range(ranks)]
     return [sorted(index for sampler in samplers for index in next(sampler)) for _ in range(steps)]

@@ -16,17 +16,17 @@ FEW = ["training.max_steps=6", "evaluation.prompts=8", "evaluation.max_new_token
 FILES = ["before.json", "config.yaml", "curves.png", "metrics.jsonl", "report.html", "samples.jsonl", "summary.json"]
 
 
-def check(run: Path, processes: int = 1) -> dict:
+def check(run: Path, recipe: str = "dpo", unit: str = "pairs") -> dict:
     """The run folder's contract; returns the summary."""
     for name in FILES:
         assert (run / name).stat().st_size > 0, name
     assert (run / "model" / "README.md").is_file()
     summary = json.loads((run / "summary.json").read_text())
-    score, pairs = summary["score"], summary["pairs"]
+    score, pairs = summary["score"], summary[unit]
     assert score["prompts"] == 8 and score["ci95"][0] <= score["difference"] <= score["ci95"][1]
     assert score["difference"] == pytest.approx(score["after"] - score["before"])
     assert pairs["n"] == 24 and 0 <= pairs["accuracy"] <= 1
-    assert summary["steps"] == 6 and summary["recipe"] == "dpo" and summary["seed"] == 3
+    assert summary["steps"] == 6 and summary["recipe"] == recipe and summary["seed"] == 3
     assert {"mean", "se"} <= summary["kl"].keys() and summary["fluency"]["before"] < 0
     assert summary["length"]["before"] <= 16 and summary["tokens_per_second"] > 0 and summary["peak_memory_mb"] > 0
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().split("\n")[:-1]]
@@ -57,13 +57,22 @@ def test_dpo_in_process_and_its_model_loads_with_plain_peft(tmp_path: Path, caps
     assert "is not empty" in capsys.readouterr().err
 
 
-def test_two_processes_run_every_trainer_to_its_end(tmp_path: Path) -> None:
+def test_kto_in_process(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run = tmp_path / "run"
-    done = launch(["train.py", "recipe=dpo", "model=tiny", "seed=3", *FEW, f"output_dir={run}"], processes=2)
+    assert main(["recipe=kto", "model=tiny", "seed=3", *FEW, f"output_dir={run}"]) == 0
+    assert check(run, "kto", "answers")["data"]["train"]["answers"] > 200
+    assert "held-out answer accuracy" in capsys.readouterr().out
+
+
+def test_two_processes_run_every_trainer_to_its_end(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    program = ["train.py", "-m", "recipe=dpo,kto", "model=tiny", "seed=3", *FEW, f"output_dir={sweep}"]
+    done = launch(program, processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
-    summary = check(run)
-    assert done.stdout.count("95 % interval") == 1  # rank 0 alone speaks
+    summary = check(sweep / "0_recipe=dpo")
     assert summary["data"]["train"]["pairs"] > 100
+    check(sweep / "1_recipe=kto", "kto", "answers")
+    assert done.stdout.count("score: plain_words") == 2  # rank 0 alone speaks
 
 
 @pytest.mark.slow

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from alignment.trainers.dpo import DPOTrainer
+from alignment.trainers.kto import KTOTrainer
 from tests.launching import launch
-from tests.trainers.invariance import ANSWER_SETTINGS, SETTINGS, gradients
+from tests.trainers.invariance import ANSWER_SETTINGS, SETTINGS, gradient, gradients, trainer_of
 
 LOSSES = [*SETTINGS, *ANSWER_SETTINGS]
 
@@ -41,3 +45,29 @@ def test_same_gradient(loss: str, whole: dict, others: dict) -> None:
     assert expected.norm() > 0
     for what, found in others.items():
         assert (found[loss] - expected).norm() / expected.norm() < 1e-5, what
+
+
+class HostReads(TorchDispatchMode):
+    """Counts how often a tensor's value is read by Python: each waits for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", [DPOTrainer, KTOTrainer])
+def test_the_host_waits_for_the_device_once_a_step_not_once_a_micro_batch(kind: type, tmp_path: Path) -> None:
+    counts, cuts = [], []
+    for budget in (100_000, 1):
+        trainer = trainer_of(kind, tmp_path, budget, {"name": "kto" if kind is KTOTrainer else "sigmoid"})
+        trainer.train_units = trainer.train_units[:4]
+        cuts.append(len(trainer.micro_batches(trainer.train_units)))
+        with HostReads() as reads:
+            gradient(trainer, backwards=False)
+        counts.append(reads.count)
+    assert cuts[0] < cuts[1] == 4
+    assert counts[0] == counts[1] <= 3
