@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -34,7 +35,7 @@ from alignment.trainers.arguments import training_arguments
 from alignment.trainers.metrics import MetricSums
 from alignment.trainers.termination import TERMINATION, agree
 
-# Tokens of a micro-batch that keep the device busy; beyond them, less padding is worth another pass. (else, on a CPU)
+# Tokens of a shared micro-batch that keep the device busy (a GPU, a CPU); beyond them, less padding is worth another pass.
 ENOUGH_TOKENS = (4096, 512)
 
 
@@ -150,7 +151,7 @@ class AlignmentTrainer(Trainer):
 
     def micro_batches(self, units: Sequence[Unit]) -> list[list[Unit]]:
         """This rank's micro-batches, filled up with empty ones so that all ranks run equally many."""
-        enough = ENOUGH_TOKENS[self.args.device.type == "cpu"]
+        enough = ENOUGH_TOKENS[self.args.device.type == "cpu"] if self.layout == "shared" else math.inf
         pieces = cut_by_tokens(units, self.config.training.token_budget, self.layout, enough)
         most = len(pieces)
         if self.accelerator.num_processes > 1:
