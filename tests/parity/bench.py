@@ -62,8 +62,8 @@ def text_rows() -> list[dict[str, str]]:
     return rows
 
 
-def peer_model(trainer: DPOTrainer) -> Any:
-    """A plain model with our policy's weights, which TRL may patch as it likes."""
+def peer_model(trainer: Any) -> Any:
+    """A plain model with the weights of a trainer's policy or of a frozen copy, which TRL may patch as it likes."""
     model = load_model(TINY)
     model.load_state_dict(trainer.model.state_dict())
     return model
