@@ -79,6 +79,8 @@ def check_values(config: RunConfig) -> None:
     for name in ("keep_best", "early_stopping"):
         if getattr(training, name) and training.eval_steps is None:
             raise UserError(f"training.{name} needs training.eval_steps=N: there is nothing to compare otherwise")
+    if not isinstance(config.reference.cache, (bool, str)):
+        raise UserError(f"reference.cache={config.reference.cache}: true, false or a folder is needed")
     if config.reference.kind == "adapter_off" and config.peft.method == "none":
         raise UserError("reference.kind=adapter_off needs peft=lora; with peft=none use frozen_copy (or auto)")
     if config.reference.update_steps is not None:

@@ -92,7 +92,7 @@ def ours(job: dict[str, Any], folder: Path, clock: Clock) -> dict[str, Any]:
         model=ModelConfig(path=job["model"], dtype="float32"),
         data=DataConfig(eval_fraction=0.0, max_prompt_length=job["limit"], max_completion_length=job["limit"]),
         peft=PeftConfig(method="none"),
-        reference=ReferenceConfig(when="precompute" if contender["precompute"] else "step"),
+        reference=ReferenceConfig(when="precompute" if contender["precompute"] else "step", cache=False),
         loss={"name": "sigmoid", "beta": BETA},
         training=TrainingConfig(
             learning_rate=job["learning_rate"],

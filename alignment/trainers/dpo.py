@@ -151,7 +151,8 @@ class DPOTrainer(OfflineTrainer):
             group, weights = unit.groups[0], [None, None]
             if self.loss.ld_alpha != 1:
                 batch = pack(unit.groups, "padded")
-                weights = [piece.tolist() for piece in self.token_weights(batch).split(batch.lengths.tolist())]
+                of_tokens = ld_weights(batch.lengths, batch.owners, self.loss.ld_alpha)
+                weights = [piece.tolist() for piece in of_tokens.split(batch.lengths.tolist())]
             keys += [key(mark, group.prompt, *answer) for answer in zip(group.completions, weights, strict=True)]
         return keys
 

@@ -33,8 +33,7 @@ def digests(units: Sequence[Unit]) -> list[str]:
     """A short digest of each unit's content, in order: token ids and values, not its id."""
     found = []
     for unit in units:
-        groups = [(group.prompt, group.completions) for group in unit.groups]
-        content = repr((groups, sorted(unit.values.items())))
+        content = repr((unit.groups, unit.aside, sorted(unit.values.items())))
         found.append(hashlib.blake2b(content.encode(), digest_size=DIGEST_BYTES).hexdigest())
     return found
 

@@ -28,6 +28,7 @@ from tests.trainers.test_dpo import rows, settings
 def trainer_of(tmp_path: Path, loss: dict, peft: str = "lora", when: str = "step", **training) -> DPOTrainer:
     config = settings(**training)
     config.loss, config.peft.method, config.reference.when = loss, peft, when
+    config.reference.cache = False
     return DPOTrainer(config=config, train=some_pairs(), eval=some_pairs(), folder=tmp_path)
 
 

@@ -59,7 +59,7 @@ def test_reference_precomputed_equals_scored_in_the_step(tmp_path: Path) -> None
     losses = []
     for when in ("step", "precompute"):
         config = settings()
-        config.reference = ReferenceConfig(when=when)
+        config.reference = ReferenceConfig(when=when, cache=False)
         trainer = DPOTrainer(config=config, train=some_pairs(), eval=some_pairs(), folder=tmp_path / when)
         trainer.train()
         losses.append(rows(tmp_path / when, "loss"))
@@ -130,7 +130,9 @@ def test_resume_onto_other_data_is_refused(tmp_path: Path) -> None:
     DPOTrainer(
         config=settings(max_steps=2, save_steps=2), train=some_pairs(), eval=some_pairs(), folder=tmp_path
     ).train()
-    trainer = DPOTrainer(config=settings(max_steps=2, save_steps=2), train=some_pairs(5), eval=some_pairs(), folder=tmp_path)
+    trainer = DPOTrainer(
+        config=settings(max_steps=2, save_steps=2), train=some_pairs(5), eval=some_pairs(), folder=tmp_path
+    )
     with pytest.raises(UserError, match="training examples: 6 -> 5, 1 gone and 0 new"):
         trainer.resume(tmp_path / "checkpoints" / "checkpoint-2")
 
