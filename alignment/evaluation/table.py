@@ -40,7 +40,15 @@ def section(summary: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def rows(summary: Mapping[str, Any]) -> list[Row]:
     """The rows of `summary` (see summary.py for its keys) in the order in which they are read."""
-    built = [_score(summary), _length(summary), _fluency(summary), *_pairs(summary), *_answers(summary), _kl(summary), *_cost(summary)]
+    built = [
+        _score(summary),
+        _length(summary),
+        _fluency(summary),
+        *_pairs(summary),
+        *_answers(summary),
+        _kl(summary),
+        *_cost(summary),
+    ]
     return [row for row in built if row is not None]
 
 

@@ -64,7 +64,7 @@ def layout_deviation(model: nn.Module) -> tuple[float, float]:
         found, expected, unheeded = (token_logps(model, batch) for batch in (shared, padded, one_sequence))
 
     def distance(values: Tensor) -> float:
-        return float((sum_by_completion((values - expected).abs(), padded) / padded.lengths).max())
+        return (sum_by_completion((values - expected).abs(), padded) / padded.lengths).max().item()
 
     return distance(found), distance(unheeded)
 

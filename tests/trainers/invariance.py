@@ -35,7 +35,9 @@ def trainer_of(kind: type, folder: Path, budget: int, loss: dict[str, Any]) -> A
     config = RunConfig(
         model=ModelConfig(path="tiny", dtype="float32"),
         peft=PeftConfig(method="lora", r=4),
-        training=TrainingConfig(batch_size=6 if kind is DPOTrainer else 12, max_steps=1, token_budget=budget, bf16=False),
+        training=TrainingConfig(
+            batch_size=6 if kind is DPOTrainer else 12, max_steps=1, token_budget=budget, bf16=False
+        ),
         evaluation=EvaluationConfig(prompts=0),
         loss=loss,
     )
