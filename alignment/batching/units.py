@@ -125,8 +125,8 @@ def _checked(units: list[Unit], given: int, data: DataConfig, counts: TokenCount
         raise UserError(
             f"no {counts.kind.rstrip('s')} is left of {given}: {len(counts.prompt_too_long)} prompts over "
             f"data.max_prompt_length={data.max_prompt_length}, {len(counts.same_after_cut)} equal within "
-            f"data.max_completion_length={data.max_completion_length}, {len(counts.turns_in_answer)} with a user's turn "
-            "in the answer"
+            f"data.max_completion_length={data.max_completion_length}, {len(counts.turns_in_answer)} with a user's "
+            "turn in the answer"
         )
     return units, counts
 

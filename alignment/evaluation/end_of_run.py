@@ -63,8 +63,8 @@ class EndOfRun:
     """Asks the policy the same held-out prompts before and after.
 
     Args:
-        trainer: an AlignmentTrainer whose `start` is the policy as it began, as a reference; where that is None there is
-            no KL and no fluency.
+        trainer: an AlignmentTrainer whose `start` is the policy as it began, as a reference; where that is None, there
+            is no KL and no fluency.
         prompts: held-out prompts, without repeats; the first `config.evaluation.prompts` are asked.
     """
 

@@ -1,9 +1,10 @@
 """summary.json, the end-of-run table for machines, and the same table for the terminal.
 
 Keys: recipe, model, seed, steps, seconds, score {name, before, after, difference, ci95, prompts}, pairs {accuracy,
-margin, n} (for methods on single answers: answers), kl {mean, se} (nats per answer), length {before, after} (tokens), fluency {before, after} (mean log-prob
-per token under the reference, nats), tokens_per_second, peak_memory_mb, method, data, versions, finished. A key is
-absent where it has no meaning. The file is written last: a run folder without it is not a finished run.
+margin, n} (for methods on single answers: answers), kl {mean, se} (nats per answer), length {before, after} (tokens),
+fluency {before, after} (mean log-prob per token under the reference, nats), tokens_per_second, peak_memory_mb, method,
+data, versions, finished. A key is absent where it has no meaning. The file is written last: a run folder without it is
+not a finished run.
 """
 
 from __future__ import annotations

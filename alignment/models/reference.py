@@ -78,7 +78,7 @@ class MovingCopy(FrozenCopy):
 
 
 def merged_weight(core: nn.Module, name: str) -> Tensor:
-    """The weight `name` of the plain model, in a model whose layer there is adapted: base plus what the adapter adds."""
+    """The weight `name` of the plain model, from a model whose layer there is adapted: base plus what that adds."""
     path, _, leaf = name.rpartition(".")
     layer: Any = core.get_submodule(path)
     weight = getattr(layer.get_base_layer(), leaf)

@@ -19,7 +19,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock
@@ -56,7 +56,8 @@ def fingerprint(reference: Reference, autocast: str) -> bytes:
     digest = hashlib.blake2b(json.dumps(architecture, sort_keys=True, default=str).encode(), digest_size=16)
     for name, tensor in sorted(_weights(reference)):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(memoryview(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy()))
+        raw: Any = tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy()
+        digest.update(raw)
     return digest.digest()
 
 

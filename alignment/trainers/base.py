@@ -35,7 +35,7 @@ from alignment.trainers.arguments import training_arguments
 from alignment.trainers.metrics import MetricSums
 from alignment.trainers.termination import TERMINATION, agree
 
-# Tokens of a shared micro-batch that keep the device busy (a GPU, a CPU); beyond them, less padding is worth another pass.
+# Tokens of a shared micro-batch that keep the device busy (a GPU, a CPU); beyond them, less padding is worth a pass.
 ENOUGH_TOKENS = (4096, 512)
 
 
@@ -270,7 +270,8 @@ class AlignmentTrainer(Trainer):
         """Early stopping's count goes into trainer_state.json, so that a resumed run stops where it would have."""
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, ExportableState):
-                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+                states: Any = self.state.stateful_callbacks
+                states[type(callback).__name__] = callback.state()
 
     @functools.cached_property
     def _digests(self) -> list[str]:

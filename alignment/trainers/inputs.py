@@ -118,7 +118,7 @@ def _are_paths(source: Source) -> bool:
 
 
 def split_by_prompt(found: list[Any], fraction: float) -> tuple[list[Any], list[Any]]:
-    """(training, held-out) pairs or answers: `fraction` of the prompts, those of smallest hash, so no prompt is in both."""
+    """(training, held-out) pairs or answers: `fraction` of the prompts, of smallest hash; none is in both."""
     prompts = sorted({_hash(pair) for pair in found})
     chosen = set(prompts[: math.ceil(fraction * len(prompts))])
     train = [pair for pair in found if _hash(pair) not in chosen]

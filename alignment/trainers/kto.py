@@ -1,9 +1,9 @@
 """Learning from single answers with a thumbs up or down: KTO (2402.01306) and BCO (2404.04656).
 
-View: unpaired (prompt, answer, desirable). Groups: one, the prompt with its answer; aside, the prompt with an answer to
-another prompt. Models: policy and reference. Loss: losses/unpaired.py, which couples the answers of an optimizer step by
-one number: the KL estimate of KTO, the reward shift of BCO. It comes from a pass without gradient over the whole step and
-all ranks, so neither the token budget nor the number of processes changes the update.
+View: unpaired (prompt, answer, desirable). Groups: one, the prompt with its answer; aside, the prompt with an answer
+to another prompt. Models: policy and reference. Loss: losses/unpaired.py, which couples the answers of an optimizer
+step by one number: the KL estimate of KTO, the reward shift of BCO. It comes from a pass without gradient over the
+whole step and all ranks, so neither the token budget nor the number of processes changes the update.
 
 Two deviations from the papers, both for the sake of that: KTO's mismatched answer is drawn once for each example, with
 the seed, and not from the neighbours in a batch; BCO's shift is the mean over all answers seen so far.

@@ -34,7 +34,7 @@ class OfflineTrainer(AlignmentTrainer):
         load: from (train, eval, tokenizer, config) to units, as in trainers/inputs.py.
         train, eval: a path, Examples, or a list of the view's records; None takes config.data.
         folder: where metrics and checkpoints go; None takes config.output_dir.
-        needs_reference: False where the loss reads none: then there is no second set of weights, unless one is asked for.
+        needs_reference: False where the loss reads none: then there is no second set of weights, unless asked for.
     """
 
     def __init__(

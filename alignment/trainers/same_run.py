@@ -20,13 +20,17 @@ DIGEST_BYTES = 8  # of one example
 
 # Settings that cannot change an update: names, places, what is measured and how often. Every other one refuses. The
 # files of the data are free too, since the examples themselves are compared: a moved file is the same data.
-FREE = ("recipe", "description", "output_dir", "resume", "traceback", "model.name", "evaluation.", "reference.cache")
-FREE += ("data.path", "data.eval_path", "data.eval_split", "data.eval_limit")
-FREE += tuple(f"training.{name}" for name in ("logging_steps", "eval_steps", "save_steps", "save_total_limit"))
-FREE += ("training.report_to",)
+FREE: tuple[str, ...] = (
+    *("recipe", "description", "output_dir", "resume", "traceback", "model.name", "evaluation.", "reference.cache"),
+    *("data.path", "data.eval_path", "data.eval_split", "data.eval_limit"),
+    *("training.logging_steps", "training.eval_steps", "training.save_steps", "training.save_total_limit"),
+    "training.report_to",
+)
 # Settings that change how an update is computed and not what it is: allowed, with a note.
-ROUNDING = tuple(f"training.{name}" for name in ("token_budget", "layout", "gradient_checkpointing"))
-ROUNDING += ("model.attention", "reference.when")
+ROUNDING = (
+    *("training.token_budget", "training.layout", "training.gradient_checkpointing"),
+    *("model.attention", "reference.when"),
+)
 
 
 def digests(units: Sequence[Unit]) -> list[str]:
@@ -92,7 +96,8 @@ def _settings(saved: Mapping[str, Any], config: RunConfig) -> tuple[list[str], l
     # A setting that the checkpoint's version did not have yet stood at its default.
     old = _dotted(json.loads(json.dumps(asdict(RunConfig())))) | _dotted(saved)
     new = _dotted(json.loads(json.dumps(asdict(config), default=str)))
-    changed, rounding = [], []
+    changed: list[str] = []
+    rounding: list[str] = []
     for key in [*new, *(key for key in old if key not in new)]:
         before, now = old.get(key, "not set"), new.get(key, "not set")
         if before == now or key.startswith(FREE):
@@ -124,8 +129,8 @@ def _examples(saved: str, units: Sequence[Unit]) -> list[str]:
     added = left.total()
     if not gone and not added:
         return [f"the {len(new)} training examples stand in another order"]
-    names = [unit.id for unit, digest in zip(units, new, strict=True) if digest in left][:3]
-    such_as = f", e.g. {', '.join(names)}" if names else ""
+    names = dict.fromkeys(unit.id for unit, digest in zip(units, new, strict=True) if digest in left)
+    such_as = f", e.g. {', '.join([*names][:3])}" if names else ""
     if gone == added:
         return [f"{added} of {len(new)} training examples changed{such_as}"]
     return [f"training examples: {len(old)} -> {len(new)}, {gone} gone and {added} new{such_as}"]
