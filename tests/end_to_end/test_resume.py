@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,26 +22,20 @@ SETTINGS += ["peft.dropout=0.1", "training.learning_rate=1e-3", "training.token_
 PROGRAM = "tests/end_to_end/recorded_run.py"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("resume")
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "given"
     write_pairs(made / "train.jsonl")
     write_pairs(made / "test.jsonl", start=100, count=4)
     return made
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(folder: Path) -> Callable[[int], Path]:
-    """The run folder of the uninterrupted run on so many processes, made once for all tests."""
-
-    def run(processes: int) -> Path:
-        made = folder / f"whole-{processes}"
-        if not made.exists():
-            done = launch(arguments(folder, made), processes, RECORD=str(made / "record"))
-            assert done.returncode == 0, done.stderr[-3000:]
-        return made
-
-    return run
+def uninterrupted(folder: Path, processes: int) -> Path:
+    """The run folder of an uninterrupted run, with its record in it."""
+    made = folder / f"whole-{processes}"
+    done = launch(arguments(folder, made), processes, RECORD=str(made / "record"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return made
 
 
 def arguments(folder: Path, run: Path, *more: str) -> list[str]:
@@ -80,57 +73,56 @@ def assert_same_end(run: Path, whole: Path) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_terminated_and_resumed(
-    processes: int, folder: Path, uninterrupted: Callable[[int], Path], tmp_path: Path
-) -> None:
-    whole, run = uninterrupted(processes), tmp_path / "run"
-    stopped = launch(arguments(folder, run), processes, RECORD=str(tmp_path / "first"), STOP="terminate:4")
-    # The launcher's own way to end; the training process itself exits 143.
-    assert stopped.returncode in (143, -signal.SIGTERM, 1), stopped.stderr[-3000:]
-    assert [checkpoint.name for checkpoint in whole_checkpoints(run)] == [f"{PREFIX}4"]
-    assert not (run / "summary.json").exists()
-
-    done = resume(run, processes, tmp_path / "second")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert steps_of(tmp_path / "second") == steps_of(whole / "record", after=4)
-    assert_same_end(run, whole)
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_killed_and_resumed(processes: int, folder: Path, uninterrupted: Callable[[int], Path], tmp_path: Path) -> None:
-    """Killed in a step of the first epoch; then, in a later one, while a checkpoint is written; then to the end."""
-    whole, run = uninterrupted(processes), tmp_path / "run"
+def test_stopped_and_resumed(processes: int, folder: Path, tmp_path: Path) -> None:
+    """SIGKILL in a step of the first epoch, SIGTERM in the second, SIGKILL while a checkpoint is written; then on."""
+    whole, run = uninterrupted(folder, processes), tmp_path / "run"
     draw = random.Random(processes)
-    first = draw.randrange(SAVE + 1, EPOCH + 1)
-    later = draw.randrange(EPOCH + SAVE, STEPS - SAVE, SAVE)
+    killed = draw.randrange(SAVE + 1, EPOCH + 1)
+    terminated = draw.randrange(EPOCH + 1, 2 * EPOCH + 1)
+    saving = draw.randrange(2 * EPOCH + SAVE, STEPS, SAVE)
 
-    save = f"training.save_steps={SAVE}"
-    killed = launch(arguments(folder, run, save), processes, RECORD=str(tmp_path / "first"), STOP=f"kill:{first}")
-    assert killed.returncode == -signal.SIGKILL and not (run / "summary.json").exists(), killed.stderr[-3000:]
-    kept = (first - 1) // SAVE * SAVE
-    assert [folder.name for folder in whole_checkpoints(run)][-1] == f"{PREFIX}{kept}"
+    done = launch(
+        arguments(folder, run, f"training.save_steps={SAVE}"),
+        processes,
+        RECORD=str(tmp_path / "first"),
+        STOP=f"kill:{killed}",
+    )
+    assert done.returncode == -signal.SIGKILL and not (run / "summary.json").exists(), done.stderr[-3000:]
+    kept = (killed - 1) // SAVE * SAVE
+    assert newest(run).name == f"{PREFIX}{kept}"
     with open(run / "metrics.jsonl", "a") as file:
         file.write('{"step": 5, "los')  # a row that the kill cut short
 
-    killed = resume(run, processes, tmp_path / "second", STOP=f"kill_save:{later}")
-    assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
-    assert staging_folder(run, later).is_dir()
-    newest = whole_checkpoints(run)[-1]
-    assert newest.name == f"{PREFIX}{later - SAVE}"
-    second = {rank: [row for row in found if row["step"] <= later] for rank, found in recorded(whole, kept).items()}
-    assert steps_of(tmp_path / "second") == second
-    # A checkpoint that the machine lost a part of: its manifest does not hold.
-    damaged = shutil.copytree(newest, newest.with_name(f"{PREFIX}{later - 1}"))
+    done = resume(run, processes, tmp_path / "second", STOP=f"terminate:{terminated}")
+    # The launcher's own way to end; the training process itself exits 143.
+    assert done.returncode in (143, -signal.SIGTERM, 1), done.stderr[-3000:]
+    assert steps_of(tmp_path / "second") == recorded(whole, kept, terminated)
+    assert newest(run).name == f"{PREFIX}{terminated}" and not (run / "summary.json").exists()
+
+    done = resume(run, processes, tmp_path / "third", STOP=f"kill_save:{saving}")
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    assert steps_of(tmp_path / "third") == recorded(whole, terminated, saving)
+    kept = max(saving - SAVE, terminated)
+    assert staging_folder(run, saving).is_dir() and newest(run).name == f"{PREFIX}{kept}"
+    # A newer checkpoint that the disk lost a part of: its manifest does not hold.
+    damaged = shutil.copytree(newest(run), run / "checkpoints" / f"{PREFIX}{saving}")
     (damaged / "optimizer.pt").write_bytes(b"")
 
-    done = resume(run, processes, tmp_path / "third")
+    done = resume(run, processes, tmp_path / "fourth")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert steps_of(tmp_path / "third") == recorded(whole, later - SAVE)
+    assert steps_of(tmp_path / "fourth") == recorded(whole, kept, STEPS)
     assert_same_end(run, whole)
     assert not list((run / "checkpoints").glob(".writing-*"))
 
 
-def recorded(whole: Path, after: int) -> dict[str, list[dict]]:
-    found = steps_of(whole / "record", after)
-    assert found and all(rank_rows[-1]["step"] == STEPS for rank_rows in found.values())
+def newest(run: Path) -> Path:
+    return whole_checkpoints(run)[-1]
+
+
+def recorded(whole: Path, after: int, last: int) -> dict[str, list[dict]]:
+    """What the uninterrupted run recorded of the steps behind `after`, up to `last`."""
+    found = {
+        rank: [row for row in kept if row["step"] <= last] for rank, kept in steps_of(whole / "record", after).items()
+    }
+    assert found and all(len(kept) == last - after for kept in found.values())
     return found
