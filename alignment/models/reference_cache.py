@@ -47,7 +47,7 @@ def open_cache(setting: bool | str) -> ReferenceCache | None:
 def fingerprint(reference: Reference, autocast: str) -> bytes:
     """Digest of what turns token ids into the reference's log-probs: named weights, architecture, `autocast` precision.
 
-    A base under switched-off adapters has the fingerprint of the plain model. About a second a gigabyte.
+    A base under switched-off adapters has the fingerprint of the plain model. Takes a second or two a gigabyte.
     """
     model = reference.policy if isinstance(reference, AdapterOff) else reference.model
     core = causal_lm(model)
