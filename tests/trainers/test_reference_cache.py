@@ -12,10 +12,13 @@ import torch
 
 from alignment.data.views import Pair
 from alignment.errors import UserError
+from alignment.launch.entry import main
 from alignment.models.reference import FrozenCopy, build_reference
 from alignment.models.reference_cache import FILE, ReferenceCache, fingerprint, key
 from alignment.trainers import dpo
 from alignment.trainers.dpo import DPOTrainer
+from tests.end_to_end.data import write_pairs
+from tests.launching import launch
 from tests.trainers.pairs import some_pairs
 from tests.trainers.test_dpo import rows, settings
 
@@ -251,3 +254,16 @@ def test_what_is_not_finite_is_not_kept(tmp_path: Path) -> None:
     cache = ReferenceCache(tmp_path)
     cache.put({b"a": float("-inf"), b"b": float("nan"), b"c": -1.5})
     assert cache.get([b"a", b"b", b"c"]) == [None, None, -1.5]
+
+
+def test_what_two_processes_score_one_finds(tmp_path: Path, scored: list[int], capsys) -> None:
+    data, cache = write_pairs(tmp_path / "train.jsonl", count=9), tmp_path / "cache"
+    settings = ["recipe=dpo", "model=tiny", "evaluation.prompts=0", "training.max_steps=2", "training.batch_size=4"]
+    settings += [f"data.path={data}", "data.eval_fraction=0", "training.bf16=false"]
+    settings += ["reference.when=precompute", f"reference.cache={cache}"]
+    done = launch(["train.py", *settings, f"output_dir={tmp_path / 'two'}"], processes=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("reference log-probs: 0 of 9 pairs from the cache") == 1
+    assert main([*settings, f"output_dir={tmp_path / 'one'}"]) == 0
+    assert "reference log-probs: 9 of 9 pairs from the cache" in capsys.readouterr().out and scored == []
+    assert rows(tmp_path / "one", "loss") == pytest.approx(rows(tmp_path / "two", "loss"), abs=1e-5)
