@@ -154,44 +154,46 @@ def _fluency_reading(change: float) -> tuple[str, str]:
 
 
 def _pairs(summary: Mapping[str, Any]) -> list[Row]:
-    pairs = section(summary, "pairs")
-    accuracy, margin, n = number(pairs.get("accuracy")), number(pairs.get("margin")), number(pairs.get("n"))
-    found = []
-    if accuracy is not None:
-        reading, tone, bounds = "A coin gives 50 %.", "plain", ""
-        if n:
-            low, high = share_interval(accuracy, int(n))
-            bounds = f"[{100 * low:.0f} %, {100 * high:.0f} %]"
-            verdict = "better than" if low > 0.5 else "worse than" if high < 0.5 else "not told apart from"
-            tone = "good" if low > 0.5 else "bad" if high < 0.5 else "plain"
-            reading = (
-                f"Of {n:,.0f} held-out pairs, the share in which training raised the chosen answer more than the "
-                f"rejected one: {verdict} the 50 % of a coin."
-            )
-        found.append(Row("accuracy", "held-out pair accuracy", "", percent(accuracy), "", bounds, reading, tone))
-    if margin is not None:
-        reading = (
-            "Mean implicit reward of the chosen answer minus that of the rejected one, in nats times beta; 0 untrained."
-        )
-        found.append(Row("margin", "held-out pair margin", "", decimal(margin), "", "", reading))
-    return found
+    return _held_out(
+        summary,
+        "pair",
+        "the share in which training raised the chosen answer more than the rejected one",
+        "Mean implicit reward of the chosen answer minus that of the rejected one, in nats times beta; 0 untrained.",
+        coin=True,
+    )
 
 
 def _answers(summary: Mapping[str, Any]) -> list[Row]:
-    answers = section(summary, "answers")
-    accuracy, margin, n = number(answers.get("accuracy")), number(answers.get("margin")), number(answers.get("n"))
-    found = []
+    return _held_out(
+        summary,
+        "answer",
+        "the share whose implicit reward is on the right side of the step's statistic (KTO's KL, BCO's shift)",
+        "How far the implicit reward is on the right side, in nats times beta, on average.",
+    )
+
+
+def _held_out(summary: Mapping[str, Any], noun: str, share: str, margin: str, coin: bool = False) -> list[Row]:
+    """Accuracy and margin over the held-out pairs or answers (`noun`); `share` and `margin` say what the numbers are.
+
+    `coin`: the share is compared with 50 %.
+    """
+    found = section(summary, f"{noun}s")
+    accuracy, mean, n = number(found.get("accuracy")), number(found.get("margin")), number(found.get("n"))
+    built = []
     if accuracy is not None:
-        bounds = "[{:.0f} %, {:.0f} %]".format(*(100 * end for end in share_interval(accuracy, int(n)))) if n else ""
-        reading = (
-            f"Of {n or 0:,.0f} held-out answers, the share whose implicit reward is on the right side of the step's "
-            "statistic (KTO's KL, BCO's shift)."
-        )
-        found.append(Row("accuracy", "held-out answer accuracy", "", percent(accuracy), "", bounds, reading))
-    if margin is not None:
-        reading = "How far the implicit reward is on the right side, in nats times beta, on average."
-        found.append(Row("margin", "held-out answer margin", "", decimal(margin), "", "", reading))
-    return found
+        reading, tone, bounds = f"Of the held-out {noun}s, {share}.", "plain", ""
+        if n:
+            low, high = share_interval(accuracy, int(n))
+            bounds = f"[{100 * low:.0f} %, {100 * high:.0f} %]"
+            reading = f"Of {n:,.0f} held-out {noun}s, {share}."
+            if coin:
+                verdict = "better than" if low > 0.5 else "worse than" if high < 0.5 else "not told apart from"
+                tone = "good" if low > 0.5 else "bad" if high < 0.5 else "plain"
+                reading = f"{reading[:-1]}: {verdict} the 50 % of a coin."
+        built.append(Row("accuracy", f"held-out {noun} accuracy", "", percent(accuracy), "", bounds, reading, tone))
+    if mean is not None:
+        built.append(Row("margin", f"held-out {noun} margin", "", decimal(mean), "", "", margin))
+    return built
 
 
 def _kl(summary: Mapping[str, Any]) -> Row | None:
