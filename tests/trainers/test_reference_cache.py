@@ -187,7 +187,7 @@ def test_a_cache_that_cannot_be_used_is_left_out(tmp_path: Path, scored: list[in
 
 
 def test_a_locked_cache_is_left_out(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr("alignment.models.reference_cache.WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("alignment.storage.WAIT_SECONDS", 0.05)
     holder = sqlite3.connect(filled / FILE)
     holder.execute("BEGIN EXCLUSIVE")
     trainer_of(tmp_path / "run", filled).train()
