@@ -24,11 +24,19 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data", help="Look at preference data, and convert it.")
+judge_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(judge_app, name="judge", help="Hold a judge against people.")
 
 Format = Annotated[
     str, typer.Option(help="A format's name, a path/to/format.py of your own, or auto: decided row by row.")
 ]
 Split = Annotated[str, typer.Option(help="Which split of a folder, hub id or built-in set.")]
+Out = Annotated[Path, typer.Argument(help="The file to write, .jsonl; what is there of the same work is gone on with.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew, whatever is there.")]
+Reference = Annotated[
+    str | None, typer.Option(help="The field of a row that holds its reference answer, for feedback that wants one.")
+]
+FEEDBACK = "feedback=NAME, or feedback=FILE.yaml, and its settings as feedback.KEY=VALUE."
 
 
 def _version(asked: bool) -> None:
@@ -146,6 +154,140 @@ def export(
 
     quiet_libraries()
     print(f"exported to {export_model(run, out, dtype)}")
+
+
+@app.command()
+def sample(
+    prompts: Annotated[str, typer.Argument(help="File, folder, glob, hub id or built-in set, in any known format.")],
+    out: Out,
+    model: Annotated[
+        list[str],
+        typer.Option(help="A built-in's name, folder, run folder, hub id or .gguf file; several share a group."),
+    ],
+    n: Annotated[int, typer.Option("-n", help="Answers to a prompt, of each model.")] = 4,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0 decodes greedily.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens of this much probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the answers, and of --limit.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Answers made at once.")] = 32,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many prompts.")] = None,
+    max_prompt_length: Annotated[int, typer.Option(help="In tokens; a longer prompt is left out.")] = 1024,
+    template: Annotated[str, typer.Option(help="chat: the tokenizer's template; raw: the text as it stands.")] = "chat",
+    dtype: Annotated[str, typer.Option(help="Of the weights: bfloat16, float32 or float16.")] = "bfloat16",
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the answers that are there; new ones come after.")] = False,
+    format: Format = "auto",
+    split: Split = "train",
+    overwrite: Overwrite = False,
+) -> None:
+    """Answer prompts, several times each: align sample everyday answers.jsonl --model smollm2-135m -n 4."""
+    from alignment.launch.quiet import quiet_libraries
+    from alignment.rollouts.sample_file import Sampling, sample_file
+
+    quiet_libraries()
+    sampling = Sampling(n, max_new_tokens, temperature, top_p, seed, batch_size, max_prompt_length, template, dtype)
+    options: dict[str, Any] = {"format": format, "split": split, "limit": limit, "overwrite": overwrite}
+    print(sample_file(prompts, out, model, sampling, keep=keep, **options))
+
+
+@app.command()
+def label(
+    answers: Annotated[str, typer.Argument(help="Answers in any known format: file, folder, glob or hub id.")],
+    out: Out,
+    feedback: Annotated[list[str], typer.Argument(help=FEEDBACK)],
+    way: Annotated[
+        str | None, typer.Option("--as", help="score, prefer or review; needed where the feedback can several.")
+    ] = None,
+    pairs: Annotated[
+        str, typer.Option(help="To prefer among: all, adjacent, best_worst (by score), or N random ones a prompt.")
+    ] = "all",
+    reference: Reference = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the labels that are there; else they are dropped.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(help="Prompts asked about, and written, at once.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of random pairs, and of --limit.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many examples.")] = None,
+    format: Format = "auto",
+    split: Split = "train",
+    overwrite: Overwrite = False,
+) -> None:
+    """Label answers: align label answers.jsonl labelled.jsonl feedback=length feedback.target=20."""
+    from alignment.feedback.label import Labelling, describe, label_file
+    from alignment.feedback.settings import feedback_settings
+
+    labelling = Labelling(way, pairs, reference, keep, batch_size, seed)
+    settings = feedback_settings(feedback)
+    options: dict[str, Any] = {"format": format, "split": split, "limit": limit, "overwrite": overwrite}
+    way, totals = label_file(answers, out, settings, labelling, **options)
+    _print_rows(describe(way, totals))
+    print(f"written to {out}")
+
+
+@judge_app.command()
+def audit(
+    words: Annotated[
+        list[str], typer.Argument(metavar="DATA... feedback=NAME", help=f"Human-labelled data. {FEEDBACK}")
+    ],
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many pairs of each data set.")] = None,
+    again: Annotated[int, typer.Option(min=0, help="Pairs asked a second time, for self-consistency.")] = 100,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pairs asked about at once.")] = 32,
+    reference: Reference = None,
+    seed: Annotated[int, typer.Option(help="Of --limit, --again and the intervals.")] = 0,
+    format: Format = "auto",
+    split: Split = "train",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON here.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG) here.")] = None,
+) -> None:
+    """Hold a judge against people: agreement, kappa, bias to position and length, consistency."""
+    from rich.console import Console
+
+    from alignment.evaluation.files import write_atomically
+    from alignment.evaluation.judge_audit import audit as audit_judge
+    from alignment.evaluation.judge_audit_report import draw, render
+    from alignment.feedback.adapters import close
+    from alignment.feedback.build import build_feedback
+    from alignment.feedback.settings import feedback_settings
+
+    given = [word for word in words if word.startswith(("feedback=", "feedback."))]
+    data = [word for word in words if word not in given]
+    if not data:
+        raise UserError("no data: name a human-labelled set before feedback=…")
+    for file in (json_file, plot):
+        if file is not None and not file.parent.is_dir():  # before the work, not after it
+            raise UserError(f"cannot write {file}: there is no folder {file.parent}")
+    settings = feedback_settings(given)
+    judge = build_feedback(settings)
+    options: dict[str, Any] = {
+        "limit": limit,
+        "again": again,
+        "batch_size": batch_size,
+        "reference": reference,
+        "seed": seed,
+    }
+    try:
+        found = [audit_judge(judge, path, format=format, split=split, **options) for path in data]
+    finally:
+        close(judge)
+    render(found, Console())
+    if json_file is not None:
+        content = {"feedback": settings, "settings": options, "audits": [one.to_dict() for one in found]}
+        write_atomically(json_file, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+    if plot is not None:
+        write_atomically(plot, draw(found, str(settings["name"])))
+
+
+def _print_rows(rows: list[tuple[str, str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in rows:
+        table.add_row(Text(name), value)
+    Console().print(table)
 
 
 def _tokenizer(model: str | None) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -133,3 +133,41 @@ def share_interval(share: float, n: int) -> tuple[float, float]:
     counted = stats.binomtest(min(n, max(0, round(share * n))), n)
     interval = counted.proportion_ci(confidence_level=0.95, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def clustered_interval(
+    rows: np.ndarray,
+    groups: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    seed: int = 0,
+    resamples: int = 2_000,
+) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of `statistic` of the rows' sum, where rows of one group are not independent.
+
+    Args:
+        rows: shape (n, k). What is resampled are whole groups, with all of their rows.
+        groups: the group of each row, shape (n,).
+        statistic: sums of rows, shape (…, k), -> values, shape (…).
+        seed: the same seed gives the same interval.
+
+    Returns:
+        (low, high); NaN for fewer than two groups, or where the statistic is not defined in half of the resamples.
+    """
+    _, codes = np.unique(groups, return_inverse=True)
+    count = int(codes.max()) + 1 if len(codes) else 0
+    if count < 2:
+        return math.nan, math.nan
+    sums = np.zeros((count, rows.shape[1]))
+    np.add.at(sums, codes, rows)
+    rng = np.random.default_rng(seed)
+    batch = max(1, _BATCH_VALUES // count)
+    found = [
+        statistic(rng.multinomial(count, np.full(count, 1.0 / count), size=min(batch, resamples - start)) @ sums)
+        for start in range(0, resamples, batch)
+    ]
+    values = np.concatenate(found)
+    values = values[np.isfinite(values)]
+    if len(values) < resamples / 2:
+        return math.nan, math.nan
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,168 @@
+"""Work that takes hours and ends in one JSONL file: it grows batch by batch, and goes on where it was stopped.
+
+Beside OUT.jsonl lies OUT.jsonl.json: with what settings it is made, and how much of it is whole. A kill loses the batch
+in work and no more: what is behind the last whole batch is cut off when the work goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from alignment.errors import UserError
+from alignment.evaluation.files import write_atomically
+
+SHOWN = 6  # differences named one by one
+
+
+class ResumableFile:
+    """A JSONL file of rows, written in batches.
+
+    Args:
+        path: ends in .jsonl. Folders are made.
+        settings: all that the rows depend on, JSON-ready.
+        overwrite: begin anew whatever is there.
+        sources: files that are read: none of them may be the one to write.
+
+    Raises:
+        UserError: it cannot be written, another process writes it, it is not this command's, or it was made with other
+            settings.
+    """
+
+    def __init__(
+        self, path: Path, settings: Mapping[str, Any], *, overwrite: bool = False, sources: Iterable[str] = ()
+    ) -> None:
+        self.path, self.record = path, path.with_name(path.name + ".json")
+        if path.suffix != ".jsonl":
+            raise UserError(f"{path}: the file to write must end in .jsonl")
+        if any(path.exists() and Path(source).exists() and path.samefile(source) for source in sources):
+            raise UserError(f"{path} is what is read: give another file to write")
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings))
+        self.batches = self._bytes = 0
+        self.totals: Counter[str] = Counter()  # sums over all batches, whenever they were made
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+            self._lock.acquire()
+        except Timeout as error:
+            raise UserError(f"{path}: another process is writing it") from error
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        try:
+            if not overwrite:
+                self._go_on()
+            self._file = path.open("r+b" if path.exists() else "x+b")
+            self._file.truncate(self._bytes)
+            self._file.seek(self._bytes)
+            self._write_record()
+        except OSError as error:
+            self._release()
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        except UserError:
+            self._release()
+            raise
+
+    def _go_on(self) -> None:
+        """Take up what is there, if it is this work's."""
+        if not self.record.exists():
+            if self.path.exists() and self.path.stat().st_size:
+                raise UserError(f"{self.path} is no output of this command: give another name, or --overwrite")
+            return
+        try:
+            found = json.loads(self.record.read_text(encoding="utf-8"))
+            settings, done = found["settings"], found["done"]
+            batches, size, totals = int(done["batches"]), int(done["bytes"]), Counter(done["totals"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.record} cannot be read: remove it, or --overwrite") from error
+        different = [
+            f"{key} {_shown(settings.get(key))}, now {_shown(self.settings.get(key))}"
+            for key in dict.fromkeys([*settings, *self.settings])
+            if settings.get(key) != self.settings.get(key)
+        ]
+        if different:
+            shown = "; ".join(different[:SHOWN] + ([f"and {len(different) - SHOWN} more"] if different[SHOWN:] else []))
+            raise UserError(f"{self.path} was made with other settings: {shown}\nMend: another name, or --overwrite")
+        if not self.path.exists():
+            return
+        if self.path.stat().st_size < size:
+            raise UserError(f"{self.path} is shorter than it was left: another name, or --overwrite")
+        self.batches, self._bytes, self.totals = batches, size, totals
+
+    def add(self, rows: Iterable[Mapping[str, Any]], totals: Mapping[str, float]) -> None:
+        """Write one batch, and add `totals` to the sums."""
+        data = b"".join(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for row in rows)
+        try:
+            self._file.write(data)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
+        self.batches += 1
+        self._bytes += len(data)
+        for name, value in totals.items():
+            self.totals[name] += value  # type: ignore[assignment]
+        self._write_record()
+
+    def close(self) -> None:
+        """Let others write it."""
+        self._file.close()
+        self._release()
+
+    def _write_record(self) -> None:
+        done = {"batches": self.batches, "bytes": self._bytes, "totals": dict(self.totals)}
+        content = json.dumps({"settings": self.settings, "done": done}, indent=1, ensure_ascii=False)
+        write_atomically(self.record, content + "\n")
+
+    def _release(self) -> None:
+        self._lock.release()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+
+
+@contextmanager
+def stoppable(hint: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the work inside at once: `hint()` is printed, and the exit code is 130 or 143."""
+    terminated = False
+
+    def on_signal(number: int, frame: Any) -> None:
+        nonlocal terminated
+        terminated = True
+        raise KeyboardInterrupt  # no library's `except Exception` swallows it
+
+    main = threading.current_thread() is threading.main_thread()  # Python wants signals there
+    before = signal.signal(signal.SIGTERM, on_signal) if main else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(hint(), file=sys.stderr, flush=True)
+        raise SystemExit(143 if terminated else 130) from None
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def progress(what: str, done: int, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on the terminal's stderr; yields the function that says how many more are done. Nothing in a log file."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total, completed=done)
+        yield lambda more: bar.advance(task, more)
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "…"

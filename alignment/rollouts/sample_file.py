@@ -1,0 +1,227 @@
+"""`align sample`: prompts in, example records with their answers out, batch by batch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignment.config import ModelConfig
+from alignment.data.example import Example, Preference, Response, content_id
+from alignment.data.readers import load_examples
+from alignment.data.templates import check_tokenizer, encode_prompt
+from alignment.errors import UserError
+from alignment.models.loading import load_model, load_tokenizer, resolve
+from alignment.resumable import ResumableFile, progress, stoppable
+from alignment.rollouts.sample import sample
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn."""
+
+    n: int = 4  # answers a prompt, of each model
+    max_new_tokens: int = 256
+    temperature: float = 1.0  # 0: greedy
+    top_p: float = 1.0
+    seed: int = 0
+    batch_size: int = 32  # answers made at once
+    max_prompt_length: int = 1024  # tokens; a longer prompt is left out
+    template: str = "chat"
+    dtype: str = "bfloat16"
+
+    def __post_init__(self) -> None:
+        for name in ("n", "max_new_tokens", "batch_size", "max_prompt_length"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.temperature < 0:
+            raise UserError(f"temperature={self.temperature}: must be 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p={self.top_p}: must be above 0 and at most 1")
+        if self.temperature == 0 and self.n > 1:
+            raise UserError(f"temperature=0 gives the same answer {self.n} times: n=1, or a temperature above 0")
+
+    @property
+    def prompts_at_once(self) -> int:
+        return max(1, self.batch_size // self.n)
+
+
+def sample_file(
+    source: Any,
+    out: Path,
+    models: Sequence[str],
+    sampling: Sampling,
+    *,
+    keep: bool = False,
+    format: str = "auto",
+    split: str = "train",
+    limit: int | None = None,
+    overwrite: bool = False,
+) -> str:
+    """Answer every prompt of `source` with each of `models` and write one example record a prompt to `out`.
+
+    A batch has random numbers of its own, from the seed, its place and the model: where the work was interrupted does
+    not show in the answers. An answer without text cannot be a record's, so it is left out and counted.
+
+    Args:
+        source, format, split: as for `load_examples`; a prompt that stands there twice is answered once.
+        out: ends in .jsonl; what is there of the same work is gone on with.
+        models: as `model.path`; answers carry the name as their `source`, in this order.
+        keep: also write the answers that are there, with what is known about them, before the new ones.
+        limit: at most so many prompts, sampled with the seed, in their order.
+        overwrite: begin anew.
+
+    Returns:
+        One or two lines for a person.
+
+    Raises:
+        UserError: as `load_examples`, `load_model` and `ResumableFile` do.
+    """
+    if not models:
+        raise UserError("no model: give --model tiny, smollm2-135m, a folder, a run folder, a hub id or a .gguf file")
+    loaded = load_examples(source, format=format, split=split)
+    examples = by_prompt(loaded.examples, keep)
+    if limit is not None and len(examples) > limit:
+        examples = [examples[at] for at in sorted(random.Random(sampling.seed).sample(range(len(examples)), limit))]
+    tokenizers = [_tokenizer(name, sampling) for name in models]
+    ids = [[encode_prompt(tok, example.prompt, sampling.template) for example in examples] for tok in tokenizers]
+    short = [at for at in range(len(examples)) if all(len(own[at]) <= sampling.max_prompt_length for own in ids)]
+    if not short:
+        raise UserError(f"all {len(examples)} prompts are over max_prompt_length={sampling.max_prompt_length} tokens")
+    settings = {
+        "command": "sample",
+        "models": [[name, digest_of_files(name)] for name in models],
+        "prompts": hashlib.blake2b("".join(content_id(examples[at]) for at in short).encode()).hexdigest()[:16],
+        "keep": keep,
+        **asdict(sampling),
+    }
+    file = ResumableFile(out, settings, overwrite=overwrite, sources=[str(source)])
+    try:
+        with stoppable(lambda: f"stopped: {file.totals['prompts']} of {len(short)} prompts are answered in {out}; "
+                               "the same command goes on"):  # fmt: skip
+            at_once = sampling.prompts_at_once
+            batches = [short[start : start + at_once] for start in range(0, len(short), at_once)]
+            policies = [_policy(name, sampling) for name in models] if file.batches < len(batches) else []
+            with progress("sampling", file.totals["prompts"], len(short)) as advance:
+                for number in range(file.batches, len(batches)):
+                    chosen = batches[number]
+                    rows = [_copy(examples[at]) for at in chosen]
+                    totals = Counter(prompts=len(rows))
+                    for place, (name, policy) in enumerate(zip(models, policies, strict=True)):
+                        prompts = [ids[place][at] for at in chosen]
+                        seed = random.Random(f"{sampling.seed}-{place}-{number}").getrandbits(32)
+                        totals += _answer(rows, name, policy, tokenizers[place], prompts, sampling, seed)
+                    file.add([row.to_dict() for row in rows], totals)
+                    advance(len(rows))
+        return _summary(file, out, len(examples) - len(short), loaded.report.summary())
+    finally:
+        file.close()
+
+
+def by_prompt(examples: Iterable[Example], keep: bool) -> list[Example]:
+    """One example for every prompt, in order of first appearance: without answers, or with those of all its examples.
+
+    `meta` is the first one's.
+    """
+    found: dict[str, Example] = {}
+    for example in examples:
+        stale = ("id",) if keep else ("id", "sampled")  # of answers that are not here
+        meta = {key: value for key, value in example.meta.items() if key not in stale}
+        group = found.setdefault(json.dumps(example.prompt, sort_keys=True), Example(example.prompt, meta=meta))
+        if keep:
+            start = len(group.responses)
+            group.responses += example.responses
+            group.preferences += [
+                Preference(start + given.first, start + given.second, given.p_first, given.margin)
+                for given in example.preferences
+            ]
+    return list(found.values())
+
+
+def _answer(
+    rows: Sequence[Example],
+    name: str,
+    policy: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    seed: int,
+) -> Counter[str]:
+    """Add `sampling.n` answers of one model to each example, and to `meta["sampled"]` how they were made; counts."""
+    answers = sample(
+        policy,
+        tokenizer,
+        [ids for ids in prompts for _ in range(sampling.n)],
+        max_new_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        batch_size=sampling.batch_size,
+        seed=seed,
+    )
+    totals: Counter[str] = Counter()
+    for place, row in enumerate(rows):
+        own = answers[place * sampling.n : (place + 1) * sampling.n]
+        said = [answer for answer in own if answer.text]
+        cut = [not answer.finished for answer in said]
+        made = {
+            "model": name,
+            "responses": [len(row.responses) + number for number in range(len(said))],
+            "cut": cut,
+            "empty": len(own) - len(said),
+            **{key: getattr(sampling, key) for key in ("temperature", "top_p", "max_new_tokens", "seed")},
+        }
+        row.meta["sampled"] = [*row.meta.get("sampled", []), made]
+        row.responses += [Response.of(answer.text, source=name) for answer in said]
+        totals.update(answers=len(said), cut=sum(cut), empty=len(own) - len(said))
+    return totals
+
+
+def _copy(example: Example) -> Example:
+    return Example.from_dict(example.to_dict())
+
+
+def _summary(file: ResumableFile, out: Path, too_long: int, read: str) -> str:
+    totals = file.totals
+    parts = [f"{totals['answers']} answers to {totals['prompts']} prompts in {out}"]
+    for count, what in (
+        (totals["cut"], "cut at max_new_tokens"),
+        (totals["empty"], "without text, left out"),
+        (too_long, "prompts over max_prompt_length, left out"),
+    ):
+        parts += [f"{count} {what}"] if count else []
+    return f"{read}\n{'; '.join(parts)}"
+
+
+def _tokenizer(name: str, sampling: Sampling) -> Any:
+    tokenizer = load_tokenizer(ModelConfig(path=name))
+    check_tokenizer(tokenizer, sampling.template)
+    return tokenizer
+
+
+def _policy(name: str, sampling: Sampling) -> Any:
+    model: Any = load_model(ModelConfig(path=name, dtype=sampling.dtype))
+    return model.to("cuda") if torch.cuda.is_available() else model
+
+
+def digest_of_files(name: str) -> str | None:
+    """A digest of a model folder's content, so that a folder trained further is not taken for the same; None for a hub
+    id, whose files change with its revision alone. Takes a second or two a gigabyte.
+    """
+    folder = Path(resolve(name))
+    if not folder.is_dir():
+        return None
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".safetensors", ".bin", ".json", ".jinja"):
+            digest.update(file.name.encode())
+            with file.open("rb") as content:
+                while piece := content.read(1 << 22):
+                    digest.update(piece)
+    return digest.hexdigest()
