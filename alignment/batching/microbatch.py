@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from alignment.batching.groups import Group, Unit
-from alignment.batching.packing import encoded_tokens, real_tokens
+from alignment.batching.rows import Tally
 
 
 def groups_of(units: Sequence[Unit]) -> list[Group]:
@@ -24,17 +24,14 @@ def cut_by_tokens(
     tokens keeps the device busy, and takes a further unit only where that makes no more padding than `WASTE`.
     """
     pieces: list[list[Unit]] = []
+    tally = Tally(layout)
     for unit in sorted(units, key=lambda unit: -unit.useful_tokens):
-        if pieces and _fits(groups_of([*pieces[-1], unit]), groups_of(pieces[-1]), budget, layout, enough):
-            pieces[-1].append(unit)
-        else:
-            pieces.append([unit])
+        full = tally.encoded >= enough
+        tally.add(unit.groups)
+        wasteful = full and tally.encoded - tally.real > WASTE * tally.encoded
+        if not pieces or tally.encoded > budget or wasteful:
+            pieces.append([])
+            tally = Tally(layout)
+            tally.add(unit.groups)
+        pieces[-1].append(unit)
     return pieces
-
-
-def _fits(groups: Sequence[Group], without: Sequence[Group], budget: int, layout: str, enough: float) -> bool:
-    encoded = encoded_tokens(groups, layout)
-    if encoded > budget:
-        return False
-    full = encoded_tokens(without, layout) >= enough
-    return not full or encoded - real_tokens(groups, layout) <= WASTE * encoded

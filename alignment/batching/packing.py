@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from alignment.batching.groups import Group
+from alignment.batching.rows import FirstFit
 
 LAYOUTS = ("shared", "padded")
 
@@ -46,12 +47,6 @@ class Batch:
         tensors = {name: value for name, value in vars(self).items() if torch.is_tensor(value)}
         moved: dict[str, Any] = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
         return replace(self, **moved)
-
-
-def real_tokens(groups: Sequence[Group], layout: str) -> int:
-    """The same without padding."""
-    rows = shared_rows(groups) if layout == "shared" else padded_rows(groups)
-    return sum(piece.length for row in rows for piece in row)
 
 
 def pack(groups: Sequence[Group], layout: str = "shared", pad_id: int = 0) -> Batch:
@@ -127,31 +122,21 @@ def _pieces(groups: Sequence[Group]) -> list[_Piece]:
 
 
 def shared_rows(groups: Sequence[Group]) -> list[list[_Piece]]:
-    """First fit by falling length into rows as long as the longest group: attention stays as short as it can be."""
-    pieces = sorted(_pieces(groups), key=lambda piece: -piece.length)
-    capacity = pieces[0].length
+    """Groups in as few rows as first fit makes of them, each with its prompt once."""
+    fit = FirstFit()
     rows: list[list[_Piece]] = []
-    free: list[int] = []
-    for piece in pieces:
-        fit = next((r for r, room in enumerate(free) if room >= piece.length), None)
-        if fit is None:
-            rows.append([piece])
-            free.append(capacity - piece.length)
-        else:
-            rows[fit].append(piece)
-            free[fit] -= piece.length
+    for piece in sorted(_pieces(groups), key=lambda piece: -piece.length):
+        fit.add(piece.length)
+        row = fit.placed[-1][1]
+        if row == len(rows):
+            rows.append([])
+        rows[row].append(piece)
     return rows
 
 
 def padded_rows(groups: Sequence[Group]) -> list[list[_Piece]]:
     """One row a completion, each with its own copy of the prompt."""
     return [[_Piece(p.segment, p.prompt, [completion])] for p in _pieces(groups) for completion in p.completions]
-
-
-def encoded_tokens(groups: Sequence[Group], layout: str) -> int:
-    """What `pack` would make the model compute, without making tensors."""
-    rows = shared_rows(groups) if layout == "shared" else padded_rows(groups)
-    return len(rows) * max(sum(piece.length for piece in row) for row in rows)
 
 
 def sees(batch: Batch, window: int | None = None) -> Callable[[Any, Any, Any, Any], Tensor]:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from alignment.batching.groups import Group, Unit
 from alignment.batching.microbatch import cut_by_tokens, groups_of
-from alignment.batching.packing import encoded_tokens, pack, shared_mask
+from alignment.batching.packing import pack, shared_mask
+from alignment.batching.rows import Tally
 from alignment.batching.steps import StepSampler, steps_of
 
 ids = st.lists(st.integers(1, 50), min_size=1, max_size=6).map(tuple)
@@ -75,7 +76,9 @@ def test_every_token_is_predicted_once_from_the_one_before(layout: str, found: l
         assert flat_positions[batch.predictors[piece]].tolist() == list(range(start, start + len(completion)))
         at += len(completion)
     assert at == batch.targets.numel()
-    assert encoded_tokens(found, layout) == batch.encoded_tokens
+    tally = Tally(layout)
+    tally.add(found)
+    assert (tally.encoded, tally.real) == (batch.encoded_tokens, int((batch.segments >= 0).sum()))
 
 
 @given(found=st.lists(groups, min_size=1, max_size=6))
@@ -106,7 +109,7 @@ def test_cutting_keeps_units_whole_and_within_the_budget(found: list[list[Group]
     pieces = cut_by_tokens(units, budget)
     assert sorted(unit.id for piece in pieces for unit in piece) == sorted(unit.id for unit in units)
     for piece in pieces:
-        assert len(piece) == 1 or encoded_tokens(groups_of(piece), "shared") <= budget
+        assert len(piece) == 1 or pack(groups_of(piece), "shared").encoded_tokens <= budget
 
 
 def test_a_busy_device_takes_no_further_unit_that_only_pads() -> None:
