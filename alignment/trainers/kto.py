@@ -51,8 +51,7 @@ class KTOTrainer(OfflineTrainer):
     ) -> None:
         config = config or RunConfig(method="kto", loss={"name": "kto"})
         self.loss = build_unpaired_loss(config.loss)
-        self.is_bco = config.loss.get("name") == "bco"
-        self.shift = RewardShift(config.loss.get("beta", 0.1))
+        self.shift = RewardShift(config.loss.get("beta", 0.1)) if config.loss.get("name") == "bco" else None
         super().__init__(
             model,
             config,
@@ -68,26 +67,25 @@ class KTOTrainer(OfflineTrainer):
 
     def save_method_state(self, folder: Path) -> None:
         super().save_method_state(folder)
-        if self.is_world_process_zero():
+        if self.shift and self.is_world_process_zero():
             (folder / "reward_shift.json").write_text(json.dumps(self.shift.sums))
 
     def load_method_state(self, folder: Path) -> None:
         super().load_method_state(folder)
-        self.shift.sums = json.loads((folder / "reward_shift.json").read_text())
+        if self.shift:
+            self.shift.sums = json.loads((folder / "reward_shift.json").read_text())
 
     def step_statistics(self, model: nn.Module, units: Sequence[Unit], training: bool) -> Tensor:
         """KTO's KL: the mean log-ratio of the mismatched answers. BCO's shift: from the log-ratios of the answers."""
-        if not self.is_bco:
-            strangers = [Unit(unit.id, unit.aside) for unit in units]
-            total, count = self.sum_ratios(model, strangers)
-            return total / count.clamp(min=1)
-        good = self.sum_ratios(model, [unit for unit in units if unit.values["desirable"]])
-        bad = self.sum_ratios(model, [unit for unit in units if not unit.values["desirable"]])
-        return self.shift.seen(torch.stack([good, bad]), training)
+        if self.shift:
+            return self.shift.seen(self.sum_ratios(model, units), training)
+        strangers = [Unit(unit.id, unit.aside, unit.values) for unit in units]
+        total, count = self.sum_ratios(model, strangers).sum(0)
+        return total / count.clamp(min=1)
 
     def sum_ratios(self, model: nn.Module, units: Sequence[Unit]) -> Tensor:
-        """(2,): the sum of log pi/ref over these answers of all ranks, and their number; without gradient."""
-        found = torch.zeros(2, device=self.args.device)
+        """(2, 2): sum of log pi/ref and number, of desirable and of undesirable answers; all ranks, no gradient."""
+        found = torch.zeros(2, 2, device=self.args.device)
 
         def ratios(model: nn.Module, piece: Sequence[Unit], batch: Batch) -> LossOutput:
             policy, reference = self.logps(model, batch)
@@ -97,20 +95,28 @@ class KTOTrainer(OfflineTrainer):
             for piece in self.micro_batches(units):
                 values = self.run(model, piece or [self.filler], ratios).values
                 if piece:
-                    found += torch.stack([values.sum(), torch.ones_like(values).sum()])
+                    good = desirable(piece).to(values.device, non_blocking=True)
+                    kinds = torch.stack([good, ~good])
+                    sums = torch.where(kinds, values, 0.0).sum(1)
+                    found += torch.stack([sums, kinds.sum(1, dtype=sums.dtype)], dim=1)
         return self.accelerator.reduce(found, "sum")
 
     def compute(self, model: nn.Module, units: Sequence[Unit], batch: Batch) -> LossOutput:
         """log pi and log ref of each answer, and the loss on their difference and the step's statistic."""
         policy, reference = self.logps(model, batch)
-        desirable = torch.tensor([unit.values["desirable"] > 0 for unit in units]).to(policy.device, non_blocking=True)
-        return self.loss(UnpairedLogps(policy, reference, batch.lengths, desirable), self.statistic)
+        good = desirable(units).to(policy.device, non_blocking=True)
+        return self.loss(UnpairedLogps(policy, reference, batch.lengths, good), self.statistic)
 
     def logps(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Summed log-probs (C,) under the policy and under the reference."""
         assert self.reference is not None
         policy = sum_by_completion(token_logps(model, batch), batch)
         return policy, reference_sums(self.reference, model, batch)
+
+
+def desirable(units: Sequence[Unit]) -> Tensor:
+    """(len(units),) bool: which answers are."""
+    return torch.tensor([unit.values["desirable"] > 0 for unit in units])
 
 
 class RewardShift:

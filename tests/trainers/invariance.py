@@ -14,9 +14,13 @@ import torch
 from accelerate.utils import DistributedDataParallelKwargs
 
 from alignment.config import EvaluationConfig, ModelConfig, PeftConfig, RunConfig, TrainingConfig
+from alignment.data.views import Demonstration, Unpaired
 from alignment.trainers.dpo import DPOTrainer
 from alignment.trainers.kto import KTOTrainer, RewardShift
 from alignment.trainers.loss_settings import PAIRWISE, UNPAIRED, build_loss, build_unpaired_loss
+from alignment.trainers.preference_model import PreferenceModelTrainer
+from alignment.trainers.reward import RewardTrainer
+from alignment.trainers.sft import SFTTrainer
 from tests.trainers.pairs import some_pairs
 
 NEEDED: dict[str, dict[str, Any]] = {"ipo": {"length": "mean"}, "exo": {"label_smoothing": 0.1}}
@@ -29,6 +33,12 @@ SETTINGS: dict[str, dict[str, Any]] = {name: {"name": name, **NEEDED.get(name, {
     "sum": {"terms": [{"name": "sigmoid"}, {"name": "sft", "weight": 0.3}, {"name": "hinge", "weight": 0.5}]},
 }
 ANSWER_SETTINGS = {name: {"name": name, "beta": 0.3} for name in UNPAIRED}
+OTHER_TRAINERS: dict[str, tuple[type, dict[str, Any]]] = {
+    "reward": (RewardTrainer, {"name": "bradley_terry", "centring": 0.1, "label_smoothing": 0.2}),
+    "preference": (PreferenceModelTrainer, {"name": "bradley_terry"}),
+    "sft, mean over tokens": (SFTTrainer, {"name": "nll", "mean": "token"}),
+    "sft, mean over sequences": (SFTTrainer, {"name": "nll", "mean": "sequence"}),
+}
 
 
 def trainer_of(kind: type, folder: Path, budget: int, loss: dict[str, Any]) -> Any:
@@ -36,12 +46,12 @@ def trainer_of(kind: type, folder: Path, budget: int, loss: dict[str, Any]) -> A
         model=ModelConfig(path="tiny", dtype="float32"),
         peft=PeftConfig(method="lora", r=4),
         training=TrainingConfig(
-            batch_size=6 if kind is DPOTrainer else 12, max_steps=1, token_budget=budget, bf16=False
+            batch_size=12 if kind is KTOTrainer else 6, max_steps=1, token_budget=budget, bf16=False
         ),
         evaluation=EvaluationConfig(prompts=0),
         loss=loss,
     )
-    data: Any = some_pairs() if kind is DPOTrainer else _answers()
+    data: Any = {KTOTrainer: _answers, SFTTrainer: _demonstrations}.get(kind, some_pairs)()
     trainer = kind(config=config, train=data, eval=data, folder=folder)
     torch.manual_seed(0)
     with torch.no_grad():  # off the reference, so that no loss is at its symmetric start
@@ -54,13 +64,15 @@ def trainer_of(kind: type, folder: Path, budget: int, loss: dict[str, Any]) -> A
 
 
 def _answers() -> list[Any]:
-    from alignment.data.views import Unpaired
-
     return [
         Unpaired(f"{pair.id}:{kind}", pair.prompt, getattr(pair, kind), kind == "chosen")
         for pair in some_pairs()
         for kind in ("chosen", "rejected")
     ]
+
+
+def _demonstrations() -> list[Any]:
+    return [Demonstration(pair.id, pair.prompt, pair.chosen) for pair in some_pairs()]
 
 
 def gradient(trainer: Any, backwards: bool) -> torch.Tensor:
@@ -82,8 +94,10 @@ def gradients(folder: Path, budget: int, backwards: bool = False) -> dict[str, t
         found[name] = gradient(trainer, backwards)
     trainer = trainer_of(KTOTrainer, folder / "answers", budget, {"name": "kto"})
     for name, settings in ANSWER_SETTINGS.items():
-        trainer.loss, trainer.is_bco, trainer.shift = build_unpaired_loss(settings), name == "bco", RewardShift(0.3)
+        trainer.loss, trainer.shift = build_unpaired_loss(settings), RewardShift(0.3) if name == "bco" else None
         found[name] = gradient(trainer, backwards)
+    for name, (kind, settings) in OTHER_TRAINERS.items():
+        found[name] = gradient(trainer_of(kind, folder / name, budget, settings), backwards)
     return found
 
 

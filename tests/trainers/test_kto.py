@@ -80,6 +80,20 @@ def test_the_shift_is_the_mean_of_both_kinds_over_all_steps(tmp_path: Path) -> N
     assert trainer.shift.sums == kept  # an evaluation leaves no trace
 
 
+def test_the_shift_takes_one_pass_over_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trainer_of(KTOTrainer, tmp_path, 10_000, {"name": "bco", "beta": 0.5})
+    passes = []
+    run = trainer.run
+
+    def counted(model, units, *rest):
+        passes.append(len(units))
+        return run(model, units, *rest)
+
+    monkeypatch.setattr(trainer, "run", counted)
+    trainer.step_statistics(trainer.model_wrapped, trainer.train_units[:6], training=True)
+    assert passes == [6]  # three of either kind, together
+
+
 def test_shift_by_hand() -> None:
     shift = RewardShift(beta=0.5)
     assert float(shift.seen(torch.tensor([[6.0, 3.0], [0.0, 0.0]]), True)) == pytest.approx(0.5 * 2 / 2)
@@ -113,9 +127,11 @@ def test_it_learns_and_resumes_bit_for_bit(name: str, tmp_path: Path) -> None:
     end = whole.evaluate()
     assert end["eval_loss"] < start["eval_loss"] and end["eval_accuracy"] > start["eval_accuracy"]
 
+    checkpoint = tmp_path / "whole" / "checkpoints" / "checkpoint-5"
+    assert (checkpoint / "reward_shift.json").exists() == (name == "bco")  # KTO carries nothing from step to step
     again = trainer_in(tmp_path / "whole")
     kept = rows(tmp_path / "whole")
-    again.resume(tmp_path / "whole" / "checkpoints" / "checkpoint-5")
+    again.resume(checkpoint)
     assert rows(tmp_path / "whole") == kept and len(kept) == 12
 
 
