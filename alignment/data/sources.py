@@ -10,6 +10,7 @@ from typing import Any
 
 from alignment.data import builtin
 from alignment.data.files import SUFFIXES, RawRow, kind_of, read_rows
+from alignment.data.hub import load_from_hub
 from alignment.errors import UserError, nearest
 
 
@@ -98,11 +99,9 @@ def _may_be_hub_id(path: str) -> bool:
 
 def _hub(path: str, split: str) -> Source:
     """`owner/name` or `owner/name:configuration` from the hub, or from its local cache."""
-    import datasets
-
     name, _, configuration = path.partition(":")
     try:
-        found = datasets.load_dataset(name, configuration or None, split=split)
+        found = load_from_hub(name, configuration or None, split)
     except Exception as error:  # many kinds, from the network, the hub and the scripts of old data sets
         reason = str(error).strip().splitlines()
         raise UserError(
