@@ -101,7 +101,7 @@ class EvaluationConfig:
     """The end-of-run table: the model answers held-out prompts before and after."""
 
     prompts: int = 64  # 0 turns sampling off
-    score: Optional[str] = None  # a programmatic ground-truth score, by name; null: no score column
+    score: Any = None  # ground truth of an answer: any feedback, by name or as a section; null: no score column
     max_new_tokens: int = 64
     temperature: float = 0.7
     top_p: float = 1.0
@@ -125,5 +125,6 @@ class RunConfig:
     peft: PeftConfig = field(default_factory=PeftConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     loss: Dict[str, Any] = field(default_factory=dict)  # configs/loss; empty: sigmoid
+    feedback: Dict[str, Any] = field(default_factory=dict)  # configs/feedback: what scores, judges or criticises answers
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

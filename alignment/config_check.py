@@ -8,6 +8,7 @@ from typing import Any
 from alignment.config import RunConfig
 from alignment.data.formats.registry import choose
 from alignment.errors import UserError, nearest
+from alignment.feedback.build import check_feedback
 
 CHOICES = {
     "model.dtype": ("float32", "bfloat16", "float16"),
@@ -75,6 +76,9 @@ def check_values(config: RunConfig) -> None:
         if not low < _get(config, key) < high:
             raise UserError(f"{key}={_get(config, key)}: must be {words}")
     choose(config.data.format)
+    for key, feedback in (("feedback", config.feedback), ("evaluation.score", config.evaluation.score)):
+        if feedback:
+            check_feedback(feedback, key)
     training = config.training
     for name in ("keep_best", "early_stopping"):
         if getattr(training, name) and training.eval_steps is None:

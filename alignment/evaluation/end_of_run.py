@@ -25,7 +25,8 @@ from alignment.batching.packing import Batch
 from alignment.batching.units import prompt_ids
 from alignment.data.example import Message
 from alignment.evaluation.statistics import mean_and_se, paired_difference
-from alignment.feedback.rules import build_reward
+from alignment.feedback.adapters import as_reward, label
+from alignment.feedback.build import build_feedback
 from alignment.losses.pairwise import LossOutput
 from alignment.models.logps import causal_lm, sum_by_completion, token_logps
 from alignment.models.reference import eval_mode, reference_sums
@@ -72,7 +73,8 @@ class EndOfRun:
         self.trainer, self.settings = trainer, trainer.config.evaluation
         self.prompts = list(prompts)[: self.settings.prompts]
         self.ids = prompt_ids(self.prompts, trainer.tokenizer, trainer.config.data)
-        self.reward = build_reward(self.settings.score) if self.settings.score else None
+        score = self.settings.score
+        self.reward = as_reward(build_feedback(score, "evaluation.score")) if score else None
 
     def ask(self) -> Answers:
         """Sample one answer to every prompt from the policy as it is now; all ranks take a share."""
@@ -147,7 +149,7 @@ class EndOfRun:
         entries: dict[str, Any] = {}
         if self.reward is not None:
             difference = paired_difference(self.scores(before), self.scores(after))
-            entries["score"] = difference.to_summary(str(self.settings.score))
+            entries["score"] = difference.to_summary(label(self.reward))
         entries["length"] = {name: sum(a.tokens) / len(a.tokens) for name, a in (("before", before), ("after", after))}
         if self.trainer.start is not None:
             entries["kl"] = self.divergence(after)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import alignment
 from alignment.config import RunConfig
 from alignment.errors import UserError
 
 SUFFIXES = (".yaml", ".yml")
+FREE_FORM = ("loss", "feedback")  # sections whose keys depend on a name, and are checked where the thing is built
 
 
 @dataclass
@@ -42,7 +44,9 @@ def assets_root() -> Path:
 def sections() -> list[str]:
     """The top-level sections of a run that can be a group of files: model, data, peft, …"""
     return [
-        f.name for f in dataclasses.fields(RunConfig) if f.name == "loss" or dataclasses.is_dataclass(f.default_factory)
+        f.name
+        for f in dataclasses.fields(RunConfig)
+        if f.name in FREE_FORM or dataclasses.is_dataclass(f.default_factory)
     ]
 
 
@@ -69,6 +73,26 @@ def _yaml_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
     return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES and path.is_file()}
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as a plain mapping, read by OmegaConf (which takes 4e-5 for a number), interpolations kept."""
+    import yaml
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        content = OmegaConf.load(path)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    except (OSError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    mapping = OmegaConf.to_container(content) if isinstance(content, DictConfig) else None
+    if not isinstance(mapping, dict) or not mapping:
+        raise UserError(f"{path}: a mapping of keys to values is needed, such as `description: …`")
+    return {str(key): value for key, value in mapping.items()}
 
 
 def description(path: Path) -> str:

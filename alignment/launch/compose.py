@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose, initialize
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -26,8 +25,9 @@ from omegaconf.errors import OmegaConfBaseException
 from alignment.config import LOSS_MODIFIERS, RunConfig
 from alignment.config_check import check_sources, check_values
 from alignment.errors import UserError, nearest
+from alignment.feedback.settings import named_feedback
 from alignment.launch import mistakes
-from alignment.launch.assets import SUFFIXES, Catalogue, catalogue
+from alignment.launch.assets import SUFFIXES, Catalogue, catalogue, load_yaml
 
 PACKAGE_HEADER = re.compile(r"^#\s*@package\s+(\S+)\s*$", re.MULTILINE)
 
@@ -44,11 +44,11 @@ class Composer:
         files = catalogue(config_dir)
         store = ConfigStore.instance()
         store.store(name="schema", node=RunConfig)
-        store.store(name="config", node=_load_yaml(files.primary))
+        store.store(name="config", node=load_yaml(files.primary))
         for group, options in files.groups.items():
             for name, path in options.items():
                 header = PACKAGE_HEADER.search(path.read_text(encoding="utf-8"))
-                store.store(group=group, name=name, node=_load_yaml(path), package=header.group(1) if header else None)
+                store.store(group=group, name=name, node=load_yaml(path), package=header.group(1) if header else None)
         for name, path in files.recipes.items():
             _register_recipe(name, path)
         return cls(files)
@@ -114,7 +114,7 @@ class Composer:
         return override
 
     def _check_option(self, group: str, value: Any) -> None:
-        """Refuses an option that the group does not have; a recipe may also be a file."""
+        """Refuses an option that the group does not have; a recipe may also be a file, feedback also that or a kind."""
         options = self.files.options(group)
         if isinstance(value, str) and value in options:
             return
@@ -126,6 +126,10 @@ class Composer:
             self.files.own[_file_option(value)] = path
             _register_recipe(_file_option(value), path)
             return
+        if group == "feedback" and isinstance(value, str):
+            node = named_feedback(value, options)
+            ConfigStore.instance().store(group="feedback", name=_file_option(value), node=node)
+            return
         raise mistakes.wrong_option(group, value, options)
 
     def _lines(self, override: Override, all_of_them: Sequence[Override]) -> Iterator[str]:
@@ -133,10 +137,12 @@ class Composer:
         value = override.value()
         if override.key_or_group == "data.path" and not any(o.key_or_group == "data" for o in all_of_them):
             yield f"data={value if isinstance(value, str) and value in self.files.groups['data'] else 'custom'}"
-        if override.key_or_group == "recipe" and isinstance(value, str) and value not in self.files.recipes:
-            yield f"recipe={_file_option(value)}"
-        elif override.key_or_group in {f"loss.{name}" for name in LOSS_MODIFIERS}:
-            yield f"++{str(override.input_line).lstrip('+')}"  # beside any loss, so no loss's file lists it
+        key = override.key_or_group
+        if key in ("recipe", "feedback") and isinstance(value, str) and value not in self.files.options(key):
+            yield f"{key}={_file_option(value)}"
+        elif key in {f"loss.{name}" for name in LOSS_MODIFIERS} or key.startswith("feedback."):
+            # Beside any loss, so no loss's file lists it; of feedback, a setting that its file leaves at its default.
+            yield f"++{str(override.input_line).lstrip('+')}"
         else:
             assert override.input_line is not None
             yield override.input_line
@@ -159,7 +165,7 @@ def _stored(resume: str, overrides: Sequence[str]) -> DictConfig:
     if file is None:
         raise UserError(f"resume={resume}: no run folder with a config.yaml there; give one, or the recipe again")
     try:
-        tree = OmegaConf.merge(OmegaConf.structured(RunConfig), _load_yaml(file), OmegaConf.from_dotlist([*overrides]))
+        tree = OmegaConf.merge(OmegaConf.structured(RunConfig), load_yaml(file), OmegaConf.from_dotlist([*overrides]))
     except OmegaConfBaseException as error:
         raise UserError(f"{file}, with {' '.join(overrides)}: {' '.join(str(error).split())[:200]}") from error
     assert isinstance(tree, DictConfig)
@@ -214,7 +220,7 @@ def _file_option(value: str) -> str:
 
 
 def _register_recipe(option: str, path: Path) -> None:
-    node = _load_yaml(path)
+    node = load_yaml(path)
     node["recipe"] = path.stem
     defaults = node.setdefault("defaults", [])
     # A recipe with data of its own must not keep the held-out pairs of the default data set.
@@ -225,25 +231,14 @@ def _register_recipe(option: str, path: Path) -> None:
     own_loss = isinstance(node.get("loss"), dict) and not {"name", "terms"}.isdisjoint(node["loss"])
     if own_loss and not any("override /loss" in entry for entry in defaults if isinstance(entry, dict)):
         defaults.append({"override /loss": None})
+    # Feedback of its own becomes an option of the group, so that feedback=NAME on the command line replaces all of it.
+    own_feedback = isinstance(node.get("feedback"), dict) and "name" in node["feedback"]
+    if own_feedback and not any("override /feedback" in entry for entry in defaults if isinstance(entry, dict)):
+        ConfigStore.instance().store(group="feedback", name=f"of-{option}", node=node.pop("feedback"))
+        defaults.append({"override /feedback": f"of-{option}"})
     if not defaults:
         del node["defaults"]
     ConfigStore.instance().store(group="recipe", name=option, node=OmegaConf.create(node), package="_global_")
-
-
-def _load_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as a plain mapping, read by OmegaConf (which takes 4e-5 for a number), interpolations kept."""
-    try:
-        content = OmegaConf.load(path)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
-    except (OSError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
-    mapping = OmegaConf.to_container(content) if isinstance(content, DictConfig) else None
-    if not isinstance(mapping, dict) or not mapping:
-        raise UserError(f"{path}: a mapping of keys to values is needed, such as `description: …`")
-    return {str(key): value for key, value in mapping.items()}
 
 
 def _name_model(tree: DictConfig) -> None:

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alignment.config import RunConfig
 from alignment.errors import UserError, unknown
-from alignment.launch.assets import Catalogue
+from alignment.launch.assets import FREE_FORM, Catalogue
 
 OWN = {
     "model": "any other model: model.path=FOLDER|HUB-ID|FILE.gguf",
@@ -53,7 +53,7 @@ def known_keys(tree: DictConfig) -> list[str]:
     keys: list[str] = []
     for name, node in _plain(tree).items():
         keys.append(name)
-        if name == "loss" or dataclasses.is_dataclass(_types().get(name)):
+        if name in FREE_FORM or dataclasses.is_dataclass(_types().get(name)):
             keys.extend(f"{name}.{key}" for key in node)
     return keys
 
@@ -62,7 +62,7 @@ def refuse_unknown_keys(tree: DictConfig) -> None:
     """`+key=value` adds whatever it is told to; a key that no part of a run reads is a mistake all the same."""
     known = set(_types())
     for key in known_keys(tree):
-        if key not in known and not key.startswith("loss."):
+        if key not in known and key.partition(".")[0] not in FREE_FORM:
             raise unknown_key(key, known)
 
 

@@ -1,4 +1,4 @@
-"""PlainWords against scores worked out by hand, what it must refuse to reward, and its invariants."""
+"""Rules against scores worked out by hand, what they must refuse to reward, and their invariants."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment.errors import UserError
-from alignment.feedback.rules import REWARDS, PlainWords, build_reward
+from alignment.feedback.rules import JsonValid, Length, PlainWords, Regex, Repetition
 
 PLAIN = "The cat sat on the mat in the sun and it was warm."  # 13 words, 8 little ones, none long
 VOCABULARY = ["the", "cat", "of", "warm", "kitchen", "is", "marvellous", "and.", "one"]
@@ -129,8 +128,63 @@ def test_one_score_for_each_completion() -> None:
     assert PlainWords().score([], []) == []
 
 
-def test_rewards_are_built_by_name() -> None:
-    assert isinstance(build_reward("plain_words"), PlainWords)
-    assert set(REWARDS) == {"plain_words"}
-    with pytest.raises(UserError, match=r"unknown score 'plain_word'.*did you mean plain_words"):
-        build_reward("plain_word")
+# The other rules.
+
+
+@pytest.mark.parametrize(
+    ("unit", "text", "count"),
+    [
+        ("words", "Don't panic: a well-made plan.", 6),  # Don't, panic, a, well, made, plan
+        ("words", " \n", 0),
+        ("characters", "Zoë 🙂", 5),
+        ("sentences", "One. Two! 3. Three?\nFour", 4),  # "3." holds no letter
+    ],
+)
+def test_length_counts(unit: str, text: str, count: int) -> None:
+    assert Length(unit).of(text) == count
+
+
+def test_length_with_a_target_falls_off_on_both_sides() -> None:
+    rule = Length("characters", target=4)
+    assert [rule.of("x" * n) for n in (0, 1, 3, 4, 5, 8, 20)] == [0.0, 0.25, 0.75, 1.0, 0.75, 0.0, 0.0]
+
+
+def test_regex_found_or_not_and_the_whole_text() -> None:
+    texts = ["the cat", "THE CAT", "a dog", ""]
+    assert [Regex("cat").of(text) for text in texts] == [1.0, 0.0, 0.0, 0.0]
+    assert [Regex("(?i)cat", found=False).of(text) for text in texts] == [0.0, 0.0, 1.0, 1.0]
+    assert [Regex("[a-z ]+", full=True).of(text) for text in texts] == [1.0, 0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        (' {"a": 1, "b": null} \n', 1.0),
+        ("[1, 2.5e3, true]", 1.0),
+        ("9" * 5000, 1.0),  # more digits than Python makes a number of
+        ('```json\n{"a": 1}\n```', 1.0),
+        ("```\n3\n```\n", 1.0),
+        ("{'a': 1}", 0.0),
+        ("NaN", 0.0),  # Python's reader takes it, JSON does not
+        ('Sure! {"a": 1}', 0.0),
+        ('{"a": 1} {"b": 2}', 0.0),
+        ("[" * 100_000, 0.0),
+        ("", 0.0),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_json(text: str, valid: float) -> None:
+    assert JsonValid().of(text) == valid
+
+
+def test_json_with_keys_and_without_a_fence() -> None:
+    rule = JsonValid(keys=["a", "b"])
+    assert [rule.of(text) for text in ('{"a": 0, "b": 0, "c": 0}', '{"a": 0}', '["a", "b"]')] == [1.0, 0.0, 0.0]
+    assert JsonValid(fenced=False).of("```json\n1\n```") == 0.0
+
+
+def test_repetition_is_minus_the_share_of_repeated_n_grams() -> None:
+    assert Repetition(n=2).of("a b a b a") == -2 / 4  # ab ba ab ba
+    assert Repetition(n=1).of("The the cat") == pytest.approx(-1 / 3)
+    assert str(Repetition(n=4).of("four different words here")) == "0.0"
+    assert str(Repetition(n=4).of("too short")) == "0.0"

@@ -102,6 +102,48 @@ def test_the_loss_is_a_group(composer: Composer, tmp_path: Path) -> None:
     assert config.loss == {"name": "mine.py:my_loss", "scale": 3}
 
 
+def test_feedback_is_a_group(composer: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def composed(*words: str) -> dict:
+        return composer.config(["recipe=dpo", *words]).feedback
+
+    assert composed() == {}
+    assert composed("feedback=repetition") == {"name": "repetition", "n": 4}
+    # A kind without a file, a setting that the file leaves out, a file, and one's own function.
+    assert composed("feedback=regex", "feedback.pattern=ab+") == {"name": "regex", "pattern": "ab+"}
+    assert composed("feedback=plain_words", "feedback.fewest=3")["fewest"] == 3
+    (tmp_path / "mine.yaml").write_text("name: noise\nof: {name: length}\n")
+    assert composed("feedback=mine.yaml", "feedback.rate=0.1", "feedback.of.target=5") == {
+        "name": "noise",
+        "rate": 0.1,
+        "of": {"name": "length", "target": 5},
+    }
+    (tmp_path / "own.py").write_text("def shout(prompt, completion, context):\n    return completion.count('!')\n")
+    assert composed("feedback=own.py:shout") == {"name": "own.py:shout"}
+
+
+def test_a_recipes_own_feedback_gives_way_to_the_command_lines(composer: Composer, tmp_path: Path) -> None:
+    file = tmp_path / "judged.yaml"
+    for header in ("", "defaults: [dpo]\n"):
+        file.write_text(header + "feedback: {name: noise, rate: 0.1, of: {name: length}}\n")
+        config = [f"recipe={file}", "data.path=x.jsonl"]
+        assert composer.config(config).feedback == {"name": "noise", "rate": 0.1, "of": {"name": "length"}}
+        assert composer.config([*config, "feedback.rate=0.2"]).feedback["rate"] == 0.2
+        assert composer.config([*config, "feedback=repetition"]).feedback == {"name": "repetition", "n": 4}
+    file.write_text("defaults: [{override /feedback: length}]\nfeedback: {target: 9}\ndata: {path: x.jsonl}\n")
+    assert composer.config([f"recipe={file}"]).feedback == {"name": "length", "unit": "words", "target": 9}
+
+
+def test_the_score_of_the_evaluation_is_any_feedback(composer: Composer) -> None:
+    def score(*words: str) -> object:
+        return composer.config(["recipe=dpo", *words]).evaluation.score
+
+    assert score("evaluation.score=length") == "length"
+    assert score("evaluation.score={name: length, target: 20}") == {"name": "length", "target": 20}
+    assert score("evaluation.score=null") is None
+
+
 def test_recipe_extends_another(composer: Composer, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("defaults: [dpo, {override /model: tiny}]\nloss: {beta: 0.3}\n")
