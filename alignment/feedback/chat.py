@@ -55,7 +55,7 @@ class ChatSettings:
     batch_size: int = 16  # answers written at once
     # of a served one
     api_key_env: str = "OPENAI_API_KEY"  # the environment variable that holds the key
-    timeout: float = 60.0  # seconds that one request may take
+    timeout: float = 60.0  # seconds that a server may keep silent
     max_retries: int = 5  # after a 429, a 5xx, a time-out or a cut connection, with growing pauses
     concurrency: int = 16  # requests under way at once
     max_requests: int | None = None  # all that this object may send, retries not counted
