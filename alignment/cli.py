@@ -74,6 +74,9 @@ def check(
     split: Split = "train",
     eval: Annotated[str | None, typer.Option(help="An evaluation set: prompts that are in both are shown.")] = None,
     eval_split: Annotated[str, typer.Option(help="Which split of the evaluation set.")] = "test",
+    ratings: Annotated[
+        str | None, typer.Option(help="Ratings of the same answers: how often they disagree with the preferences.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Count tokens with this model's tokenizer.")] = None,
     max_prompt_length: Annotated[int, typer.Option(help="Longest prompt, in tokens.")] = 512,
     max_completion_length: Annotated[int, typer.Option(help="Longest completion, in tokens.")] = 512,
@@ -92,6 +95,7 @@ def check(
         split=split,
         eval_path=eval,
         eval_split=eval_split,
+        ratings_path=ratings,
         tokenizer=_tokenizer(model),
         max_prompt_length=max_prompt_length,
         max_completion_length=max_completion_length,

@@ -10,6 +10,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from alignment.data.checks import CheckReport, Finding
+    from alignment.data.rating_agreement import RatingAgreement
 
 _STYLES = {"prompt": "dim", "trained": "bold green", "cut": "red strike"}
 _SHADES = ("", "underline")  # neighbouring tokens look different
@@ -28,6 +29,8 @@ def render(report: CheckReport, console: Console, most: int = 5) -> None:
     _checks(report, console, most)
     if report.length_bias is not None:
         _length_bias(report, console)
+    if report.ratings is not None:
+        _ratings(report.ratings, console)
     for pieces in report.shown:
         _shown(pieces, console)
     problems = sum(len(found) for found in report.problems.values())
@@ -73,6 +76,22 @@ def _length_bias(report: CheckReport, console: Console) -> None:
         f"(95 % interval {low:.1%} to {high:.1%}), by {bias.mean_difference:+.1f} {report.unit} on average"
     )
     console.print(Text(line, style="green" if low <= 0.5 <= high else "yellow"))
+
+
+def _ratings(found: RatingAgreement, console: Console) -> None:
+    low, high = found.ci95
+    line = (
+        f"ratings disagree with the preferences on {found.disagreement:.1%} of {found.pairs} pairs, ties included "
+        f"(95 % interval {low:.1%} to {high:.1%})"
+    )
+    console.print(Text(line + (f"; {found.unrated} pairs are not rated" if found.unrated else ""), style="yellow"))
+    table = Table(title="better answer by the ratings (down) and by the preferences (across)", title_justify="left")
+    table.add_column("")
+    for verdict in found.table:
+        table.add_column(verdict, justify="right")
+    for verdict, row in found.table.items():
+        table.add_row(verdict, *(Text(str(n), style="bold" if other == verdict else "") for other, n in row.items()))
+    console.print(table)
 
 
 def _shown(pieces: list[tuple[str, str]], console: Console) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignment.data.example import Example, Message
 from alignment.data.examples import Examples
+from alignment.data.rating_agreement import RatingAgreement, rating_agreement
 from alignment.data.readers import Loaded, NoUsableRows, load_examples
 from alignment.data.templates import check_tokenizer, encode_pair, encode_prompt
 from alignment.data.views import Pair, pairs, unpaired
@@ -79,6 +80,7 @@ class CheckReport:
     problems: dict[str, list[Finding]] = field(default_factory=lambda: {name: [] for name in PROBLEMS})
     warnings: dict[str, list[Finding]] = field(default_factory=lambda: {"truncated completions": []})
     length_bias: LengthBias | None = None
+    ratings: RatingAgreement | None = None  # where ratings of the same answers were given
     shown: list[list[tuple[str, str]]] = field(default_factory=list)  # (text, "prompt" | "trained" | "cut")
 
     @property
@@ -94,6 +96,7 @@ def check(
     split: str = "train",
     eval_path: Any = None,
     eval_split: str = "test",
+    ratings_path: Any = None,
     tokenizer: Any = None,
     max_prompt_length: int = 512,
     max_completion_length: int = 512,
@@ -105,6 +108,7 @@ def check(
     Args:
         path, format, split: as for `load_examples`.
         eval_path, eval_split: a held-out set; training prompts that are in it, too, are a problem.
+        ratings_path: ratings of the same answers (read with `split`), to compare the preferences with.
         tokenizer: lengths are in tokens and limits are checked; None: lengths are in words, without limits.
         max_prompt_length, max_completion_length: tokens, as in the run's `data` settings.
         template: "chat" or "raw".
@@ -124,6 +128,9 @@ def check(
         _prompt_places(load_examples(eval_path, split=eval_split)) if eval_path is not None else {},
     )
     checker.read(loaded, shown)
+    if ratings_path is not None:
+        rated = load_examples(ratings_path, split=split).examples
+        checker.report.ratings = rating_agreement(loaded.examples, rated)
     return checker.report
 
 
