@@ -166,8 +166,8 @@ def show(found: dict[str, Any]) -> None:
 
 @app.command()
 def games(
-    number: Annotated[int, typer.Option(help="how many, shared out over 3, 4, 5, 8 and 12 answers")] = 1000,
-    steps: Annotated[int, typer.Option(help="of every recursion")] = 2000,
+    number: Annotated[int, typer.Option(min=20, help="how many, shared out over 3, 4, 5, 8 and 12 answers")] = 1000,
+    steps: Annotated[int, typer.Option(min=1, help="of every recursion")] = 2000,
     seed: int = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="write all figures there")] = None,
     plots: Annotated[Path | None, typer.Option(help="draw tabular_*.png into this folder")] = None,
