@@ -152,7 +152,7 @@ def stoppable(hint: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def progress(what: str, done: int, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on the terminal's stderr; yields the function that says how many more are done. Nothing in a log file."""
+    """A bar on stderr, or a line for every tenth where that is no terminal; yields `advance(how many more)`."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -160,7 +160,15 @@ def progress(what: str, done: int, total: int) -> Iterator[Callable[[int], None]
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total, completed=done)
-        yield lambda more: bar.advance(task, more)
+
+        def advance(more: int) -> None:
+            nonlocal done
+            before, done = done, done + more
+            bar.advance(task, more)
+            if not console.is_terminal and 10 * done // total > 10 * before // total:
+                print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+
+        yield advance
 
 
 def _shown(value: Any) -> str:

@@ -107,5 +107,5 @@ def test_data_convert(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: p
 def test_help_lists_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert align(monkeypatch, "--help") == 0
     text = capsys.readouterr().out
-    assert all(command in text for command in ("train", "data", "compare", "export"))
+    assert all(command in text for command in ("train", "data", "sample", "label", "judge", "compare", "export"))
     assert "key=value" in text

@@ -45,8 +45,6 @@ def render(audits: Sequence[Audit], console: Console) -> None:
     for start in range(0, len(audits), at_once):
         console.print(_table(audits[start : start + at_once]))
     notes = ["Both orders of every pair are asked. In brackets the 95 % interval, over prompts."]
-    if any(audit.counts["several annotators"] for audit in audits):
-        notes.append("* On the pairs that several people labelled.")
     if any(audit.estimates["flips with the order"].n == 0 for audit in audits):
         notes.append("The order cannot matter to a comparison of two scores: it was not asked.")
     console.print(Text(" ".join(notes), style="dim"))
@@ -62,6 +60,10 @@ def _table(audits: Sequence[Audit]) -> Table:
         found = [audit.estimates[key] for audit in audits]
         if any(number(estimate.value) is not None for estimate in found):
             table.add_row(heading, *(_cell(estimate, is_share) for estimate in found))
+        if key == "agreement with one human" and any(audit.counts["several annotators"] for audit in audits):
+            table.add_row(
+                "* pairs labelled by several people", *(f"{a.counts['several annotators']:,}" for a in audits)
+            )
     return table
 
 
@@ -89,11 +91,11 @@ def draw(audits: Sequence[Audit], title: str = "") -> bytes:
 
     text, grid, background, *_ = LIGHT
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03)
-    figure = Figure(figsize=(12.0, 2.1 + 0.42 * len(audits)), layout=layout, facecolor=background)
+    figure = Figure(figsize=(12.0, 1.9 + 0.42 * len(audits)), layout=layout, facecolor=background)
     FigureCanvasAgg(figure)
     panels: list[Any] = list(figure.subplots(1, 3, sharey=True))
     _panel(panels[0], audits, "Agreement with people", (("agreement", "judge", 0, "o"), _HUMANS))
-    _panel(panels[1], audits, "… where people prefer the", _LENGTHS)
+    _panel(panels[1], audits, "Agreement where people prefer", _LENGTHS)
     _panel(panels[2], audits, "Position", _POSITION)
     panels[0].set_yticks(range(len(audits)), [visible(short(audit.name)) for audit in audits])
     panels[0].set_ylim(len(audits) - 0.4, -0.6)
@@ -111,8 +113,8 @@ def draw(audits: Sequence[Audit], title: str = "") -> bytes:
 
 _HUMANS = ("human-human agreement", "two people with each other", 1, "D")
 _LENGTHS = (
-    ("agreement, longer is better", "longer answer", 0, ">"),
-    ("agreement, shorter is better", "shorter answer", 1, "<"),
+    ("agreement, longer is better", "the longer answer", 0, ">"),
+    ("agreement, shorter is better", "the shorter answer", 1, "<"),
 )
 _POSITION = (
     ("first preferred", "answer shown first preferred", 0, "o"),
@@ -138,12 +140,9 @@ def _panel(axes: Axes, audits: Sequence[Audit], title: str, series: Sequence[tup
                 bounds = [100 * estimate.low, 100 * estimate.high]
                 axes.plot(bounds, [row, row], color=colours[colour], linewidth=1.6, zorder=2)
     axes.set_xlim(-3, 103)
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=text)
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=text, pad=38)
     axes.set_xlabel("per cent of verdicts", fontsize=8.5, color=text)
+    # Two lines between the title and the rows, which leaves their place to the number of rows.
     axes.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.32 / (0.3 * len(audits) + 0.7)),
-        ncols=2,
-        frameon=False,
-        fontsize=8.5,
+        loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0, frameon=False, fontsize=8.5, labelcolor=text
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -90,39 +91,41 @@ def sample_file(
     examples = by_prompt(loaded.examples, keep)
     if limit is not None and len(examples) > limit:
         examples = [examples[at] for at in sorted(random.Random(sampling.seed).sample(range(len(examples)), limit))]
-    tokenizers = [_tokenizer(name, sampling) for name in models]
-    ids = [[encode_prompt(tok, example.prompt, sampling.template) for example in examples] for tok in tokenizers]
-    short = [at for at in range(len(examples)) if all(len(own[at]) <= sampling.max_prompt_length for own in ids)]
+    answerers = [Answerer(name, place, sampling) for place, name in enumerate(models)]
+    short = [
+        example
+        for example in examples
+        if all(len(one.encode(example)) <= sampling.max_prompt_length for one in answerers)
+    ]
     if not short:
         raise UserError(f"all {len(examples)} prompts are over max_prompt_length={sampling.max_prompt_length} tokens")
     settings = {
         "command": "sample",
         "models": [[name, digest_of_files(name)] for name in models],
-        "prompts": hashlib.blake2b("".join(content_id(examples[at]) for at in short).encode()).hexdigest()[:16],
+        "prompts": hashlib.blake2b("".join(map(content_id, short)).encode(), digest_size=8).hexdigest(),
         "keep": keep,
         **asdict(sampling),
     }
     file = ResumableFile(out, settings, overwrite=overwrite, sources=[str(source)])
+
+    def hint() -> str:
+        return (
+            f"stopped: {file.totals['prompts']} of {len(short)} prompts are answered in {out}; the same command goes on"
+        )
+
+    at_once = sampling.prompts_at_once
     try:
-        with stoppable(lambda: f"stopped: {file.totals['prompts']} of {len(short)} prompts are answered in {out}; "
-                               "the same command goes on"):  # fmt: skip
-            at_once = sampling.prompts_at_once
-            batches = [short[start : start + at_once] for start in range(0, len(short), at_once)]
-            policies = [_policy(name, sampling) for name in models] if file.batches < len(batches) else []
-            with progress("sampling", file.totals["prompts"], len(short)) as advance:
-                for number in range(file.batches, len(batches)):
-                    chosen = batches[number]
-                    rows = [_copy(examples[at]) for at in chosen]
-                    totals = Counter(prompts=len(rows))
-                    for place, (name, policy) in enumerate(zip(models, policies, strict=True)):
-                        prompts = [ids[place][at] for at in chosen]
-                        seed = random.Random(f"{sampling.seed}-{place}-{number}").getrandbits(32)
-                        totals += _answer(rows, name, policy, tokenizers[place], prompts, sampling, seed)
-                    file.add([row.to_dict() for row in rows], totals)
-                    advance(len(rows))
-        return _summary(file, out, len(examples) - len(short), loaded.report.summary())
+        with stoppable(hint), progress("sampling", file.totals["prompts"], len(short)) as advance:
+            for number in range(file.batches, math.ceil(len(short) / at_once)):
+                rows = [Example.from_dict(it.to_dict()) for it in short[number * at_once : (number + 1) * at_once]]
+                totals = Counter(prompts=len(rows))
+                for one in answerers:
+                    totals += one.answer(rows, number)
+                file.add([row.to_dict() for row in rows], totals)
+                advance(len(rows))
     finally:
         file.close()
+    return _summary(file, out, len(examples) - len(short), loaded.report.summary())
 
 
 def by_prompt(examples: Iterable[Example], keep: bool) -> list[Example]:
@@ -145,46 +148,55 @@ def by_prompt(examples: Iterable[Example], keep: bool) -> list[Example]:
     return list(found.values())
 
 
-def _answer(
-    rows: Sequence[Example],
-    name: str,
-    policy: Any,
-    tokenizer: Any,
-    prompts: Sequence[Sequence[int]],
-    sampling: Sampling,
-    seed: int,
-) -> Counter[str]:
-    """Add `sampling.n` answers of one model to each example, and to `meta["sampled"]` how they were made; counts."""
-    answers = sample(
-        policy,
-        tokenizer,
-        [ids for ids in prompts for _ in range(sampling.n)],
-        max_new_tokens=sampling.max_new_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        batch_size=sampling.batch_size,
-        seed=seed,
-    )
-    totals: Counter[str] = Counter()
-    for place, row in enumerate(rows):
-        own = answers[place * sampling.n : (place + 1) * sampling.n]
-        said = [answer for answer in own if answer.text]
-        cut = [not answer.finished for answer in said]
-        made = {
-            "model": name,
-            "responses": [len(row.responses) + number for number in range(len(said))],
-            "cut": cut,
-            "empty": len(own) - len(said),
-            **{key: getattr(sampling, key) for key in ("temperature", "top_p", "max_new_tokens", "seed")},
-        }
-        row.meta["sampled"] = [*row.meta.get("sampled", []), made]
-        row.responses += [Response.of(answer.text, source=name) for answer in said]
-        totals.update(answers=len(said), cut=sum(cut), empty=len(own) - len(said))
-    return totals
+class Answerer:
+    """One of the models: its tokenizer at once, its weights with the first batch.
 
+    Args:
+        place: among the models, so that the same model named twice gives different answers.
+    """
 
-def _copy(example: Example) -> Example:
-    return Example.from_dict(example.to_dict())
+    def __init__(self, name: str, place: int, sampling: Sampling) -> None:
+        self.name, self.place, self.sampling = name, place, sampling
+        self.tokenizer = load_tokenizer(ModelConfig(path=name))
+        check_tokenizer(self.tokenizer, sampling.template)
+        self.model: Any = None
+
+    def encode(self, example: Example) -> list[int]:
+        """Token ids of the prompt."""
+        return encode_prompt(self.tokenizer, example.prompt, self.sampling.template)
+
+    def answer(self, rows: Sequence[Example], batch: int) -> Counter[str]:
+        """Add `sampling.n` answers to each example, and to `meta["sampled"]` how they were made; counts of answers."""
+        if self.model is None:
+            model: Any = load_model(ModelConfig(path=self.name, dtype=self.sampling.dtype))
+            self.model = model.to("cuda") if torch.cuda.is_available() else model
+        n = self.sampling.n
+        answers = sample(
+            self.model,
+            self.tokenizer,
+            [ids for ids in map(self.encode, rows) for _ in range(n)],
+            max_new_tokens=self.sampling.max_new_tokens,
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            batch_size=self.sampling.batch_size,
+            seed=random.Random(f"{self.sampling.seed}-{self.place}-{batch}").getrandbits(32),
+        )
+        totals: Counter[str] = Counter()
+        for place, row in enumerate(rows):
+            own = answers[place * n : (place + 1) * n]
+            said = [answer for answer in own if answer.text]
+            cut = [not answer.finished for answer in said]
+            made = {
+                "model": self.name,
+                "responses": [len(row.responses) + number for number in range(len(said))],
+                "cut": cut,
+                "empty": len(own) - len(said),
+                **{key: getattr(self.sampling, key) for key in ("temperature", "top_p", "max_new_tokens", "seed")},
+            }
+            row.meta["sampled"] = [*row.meta.get("sampled", []), made]
+            row.responses += [Response.of(answer.text, source=self.name) for answer in said]
+            totals.update(answers=len(said), cut=sum(cut), empty=len(own) - len(said))
+        return totals
 
 
 def _summary(file: ResumableFile, out: Path, too_long: int, read: str) -> str:
@@ -197,17 +209,6 @@ def _summary(file: ResumableFile, out: Path, too_long: int, read: str) -> str:
     ):
         parts += [f"{count} {what}"] if count else []
     return f"{read}\n{'; '.join(parts)}"
-
-
-def _tokenizer(name: str, sampling: Sampling) -> Any:
-    tokenizer = load_tokenizer(ModelConfig(path=name))
-    check_tokenizer(tokenizer, sampling.template)
-    return tokenizer
-
-
-def _policy(name: str, sampling: Sampling) -> Any:
-    model: Any = load_model(ModelConfig(path=name, dtype=sampling.dtype))
-    return model.to("cuda") if torch.cuda.is_available() else model
 
 
 def digest_of_files(name: str) -> str | None:
