@@ -77,6 +77,11 @@ def test_a_running_tally_is_that_of_rows_laid_out_anew(layout: str, found: list[
         assert tally.real == sum(map(sum, rows))
 
 
+def test_enough_is_enough_when_reached() -> None:
+    units = [Unit(str(n), (Group((1,) * (n - 5), ((2,) * 5,)),)) for n in (100, 70)]
+    assert [len(cut_by_tokens(units, 1000, "shared", enough)) for enough in (100, 101)] == [2, 1]
+
+
 def test_first_fit_by_hand() -> None:
     fit = FirstFit()
     for length in (5, 3, 4, 2):

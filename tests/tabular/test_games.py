@@ -108,6 +108,13 @@ def test_the_equilibrium_cannot_be_exploited(seed: int) -> None:
         assert (game.exploitability(nash_md(game, 20)[-1]) > -1e-12).all()
 
 
+def test_the_steps_of_the_theorem_by_hand() -> None:
+    game = some_games(0)[1]
+    np.testing.assert_allclose([decaying(np.array(0.5))(t) for t in range(3)], [2, 4 / 3, 1])
+    np.testing.assert_allclose(nash_md(game, 1)[1], game.respond(game.log_mu))  # the first mixture is mu itself
+    np.testing.assert_allclose(last_iterate_bound(np.array(0.5), 3), [32, 16, 32 / 3, 8])
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_nash_md_keeps_both_bounds_at_every_step(seed: int) -> None:
     for game in some_games(seed):
