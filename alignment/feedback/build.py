@@ -93,7 +93,8 @@ def _read(settings: Mapping[str, Any] | str, where: str) -> tuple[str, Any, dict
     given = {"name": settings} if isinstance(settings, str) else {str(key): value for key, value in settings.items()}
     name = given.pop("name", None)
     if not name:
-        raise UserError(f"{where} needs a name: {nearest('', KINDS)}")
+        has = f", not only {', '.join(given)}" if given else ""
+        raise UserError(f"{where} needs a name{has}; {nearest('', KINDS)}")
     kind = _find(str(name), where)
     if not inspect.isclass(kind):
         if not callable(kind):
