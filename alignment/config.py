@@ -23,6 +23,9 @@ class ModelConfig:
     attention: str = "auto"  # auto: SDPA, on a GPU with block masks for long rows | sdpa | eager | flex_attention
     chat_template: Optional[str] = None  # a Jinja file that replaces the tokenizer's own template
     trust_remote_code: bool = False
+    # Of a reward model: a score for each kind of preference, averaged when used. A pair is of the kind that its
+    # example's meta.objective says, else of that of its file. Empty: one score.
+    objectives: List[str] = field(default_factory=list)
 
 
 @dataclass
@@ -107,6 +110,7 @@ class EvaluationConfig:
     top_p: float = 1.0
     batch_size: int = 32
     shown: int = 6  # answers side by side
+    judge_sets: List[str] = field(default_factory=list)  # further pairs that a reward or preference model is asked
 
 
 @dataclass
@@ -125,6 +129,8 @@ class RunConfig:
     peft: PeftConfig = field(default_factory=PeftConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     loss: Dict[str, Any] = field(default_factory=dict)  # configs/loss; empty: sigmoid
-    feedback: Dict[str, Any] = field(default_factory=dict)  # configs/feedback: what scores, judges or criticises answers
+    feedback: Dict[str, Any] = field(
+        default_factory=dict
+    )  # configs/feedback: what scores, judges or criticises answers
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -83,6 +83,8 @@ def check_values(config: RunConfig) -> None:
     for name in ("keep_best", "early_stopping"):
         if getattr(training, name) and training.eval_steps is None:
             raise UserError(f"training.{name} needs training.eval_steps=N: there is nothing to compare otherwise")
+    if config.model.objectives and config.method != "reward":
+        raise UserError(f"model.objectives are for recipe=reward, not for the method {config.method}")
     if not isinstance(config.reference.cache, (bool, str)):
         raise UserError(f"reference.cache={config.reference.cache}: true, false or a folder is needed")
     if config.reference.kind == "adapter_off" and config.peft.method == "none":

@@ -32,6 +32,7 @@ class Batch:
     targets: Tensor  # (N,) int64: the token ids predicted
     owners: Tensor  # (N,) int64: which of the C completions each belongs to, ascending
     lengths: Tensor  # (C,) int64: tokens of each completion
+    ends: Tensor  # (C,) int64: flat index into (R, T) of each completion's last token, where a score is read
     layout: str
 
     @property
@@ -63,7 +64,8 @@ def pack(groups: Sequence[Group], layout: str = "shared", pad_id: int = 0) -> Ba
     positions = torch.zeros(shape, dtype=torch.long)
     segments = torch.full(shape, -1, dtype=torch.long)
     branches = torch.zeros(shape, dtype=torch.long)
-    found: list[tuple[int, list[int], tuple[int, ...]]] = []  # completion number, predicting positions, targets
+    # Completion number, predicting positions, targets, position of its last token.
+    found: list[tuple[int, list[int], tuple[int, ...], int]] = []
     for r, row in enumerate(rows):
         at = 0
         for piece in row:
@@ -79,7 +81,7 @@ def pack(groups: Sequence[Group], layout: str = "shared", pad_id: int = 0) -> Ba
                 branches[r, start:stop] = branch
                 # The prompt's last token predicts the first token of every completion.
                 sources = [at + n_prompt - 1, *range(start, stop - 1)]
-                found.append((number, [r * width + s for s in sources], completion))
+                found.append((number, [r * width + s for s in sources], completion, r * width + stop - 1))
                 start = stop
             at = end
     found.sort(key=lambda item: item[0])
@@ -88,10 +90,11 @@ def pack(groups: Sequence[Group], layout: str = "shared", pad_id: int = 0) -> Ba
         position_ids=positions,
         segments=segments,
         branches=branches,
-        predictors=torch.tensor([p for _, sources, _ in found for p in sources]),
-        targets=torch.tensor([t for _, _, completion in found for t in completion]),
-        owners=torch.tensor([number for number, _, completion in found for _ in completion]),
-        lengths=torch.tensor([len(completion) for _, _, completion in found]),
+        predictors=torch.tensor([p for _, sources, _, _ in found for p in sources]),
+        targets=torch.tensor([t for _, _, completion, _ in found for t in completion]),
+        owners=torch.tensor([number for number, _, completion, _ in found for _ in completion]),
+        lengths=torch.tensor([len(completion) for _, _, completion, _ in found]),
+        ends=torch.tensor([end for _, _, _, end in found]),
         layout=layout,
     )
 

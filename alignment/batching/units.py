@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Any
 
 from alignment.batching.groups import Group, Unit
 from alignment.config import DataConfig
 from alignment.data.example import Message
 from alignment.data.templates import encode_pair, encode_prompt
-from alignment.data.views import Pair, Unpaired
+from alignment.data.views import Demonstration, Pair, Unpaired
 from alignment.errors import UserError
 
 
@@ -36,22 +37,84 @@ class TokenCounts:
         }
 
 
-def pair_units(pairs: Sequence[Pair], tokenizer: Any, data: DataConfig) -> tuple[list[Unit], TokenCounts]:
+def pair_units(
+    pairs: Sequence[Pair], tokenizer: Any, data: DataConfig, objectives: Sequence[str] = ()
+) -> tuple[list[Unit], TokenCounts]:
     """One unit a pair: a group of the prompt with (chosen, rejected).
 
+    With `objectives`, `values["objective"]` is the place of the pair's own among them.
+
     Raises:
-        UserError: a prompt over the limit with on_bad_row=stop, or no pair left.
+        UserError: a prompt over the limit with on_bad_row=stop, no pair left, or a pair of no known objective.
     """
     units, counts = [], TokenCounts("pairs")
     for pair in pairs:
-        group = _group(pair.id, pair.prompt, (pair.chosen, pair.rejected), tokenizer, data, counts)
+        group = encode_group(pair.id, pair.prompt, (pair.chosen, pair.rejected), tokenizer, data, counts)
         if group is None:
             continue
         if group.completions[0] == group.completions[1]:
             counts.same_after_cut.append(pair.id)
             continue
-        units.append(Unit(pair.id, (group,), {"p_chosen": pair.p_chosen}))
+        values = {"p_chosen": pair.p_chosen}
+        if pair.margin is not None:
+            values["margin"] = pair.margin
+        if objectives:
+            values["objective"] = _objective(pair, objectives)
+        units.append(Unit(pair.id, (group,), values))
     return _checked(units, len(pairs), data, counts)
+
+
+def _objective(pair: Pair, objectives: Sequence[str]) -> float:
+    """Which of `objectives` the pair names, or the file that it comes from."""
+    named = pair.objective or ""
+    parts = (named, *PurePath(named).with_suffix("").parts) if named else ()
+    place = next((place for place, name in enumerate(objectives) if name in parts), None)
+    if place is None:
+        raise UserError(
+            f"{pair.id} is of the objective '{named}', and model.objectives are {', '.join(objectives)}: "
+            "name files or meta.objective of the examples so"
+        )
+    return float(place)
+
+
+SEPARATOR = "\nAnother answer:\n"  # between two answers in one context
+
+
+def ordered_units(pairs: Sequence[Pair], tokenizer: Any, data: DataConfig) -> tuple[list[Unit], TokenCounts]:
+    """One unit a pair for a model that reads two answers in one context: the prompt with both orders of them.
+
+    The completions are `chosen SEPARATOR rejected` and `rejected SEPARATOR chosen`.
+    """
+    units, counts = pair_units(pairs, tokenizer, data)
+    between, ordered = separator(tokenizer), []
+    for unit in units:
+        chosen, rejected = unit.groups[0].completions
+        values = {**unit.values, "longer": float(len(chosen) - len(rejected))}
+        ordered.append(replace(unit, groups=(both_orders(unit.groups[0], between),), values=values))
+    return ordered, counts
+
+
+def separator(tokenizer: Any) -> tuple[int, ...]:
+    """The token ids that stand between two answers in one context."""
+    return tuple(tokenizer(SEPARATOR, add_special_tokens=False)["input_ids"])
+
+
+def both_orders(group: Group, between: tuple[int, ...]) -> Group:
+    """A group of two completions -> the same prompt with one behind the other, in both orders."""
+    first, second = group.completions
+    return Group(group.prompt, (first + between + second, second + between + first))
+
+
+def demonstration_units(
+    answers: Sequence[Demonstration], tokenizer: Any, data: DataConfig
+) -> tuple[list[Unit], TokenCounts]:
+    """One unit an answer to imitate: a group of one completion. Raises UserError as `pair_units`."""
+    units, counts = [], TokenCounts("answers")
+    for answer in answers:
+        group = encode_group(answer.id, answer.prompt, (answer.completion,), tokenizer, data, counts)
+        if group is not None:
+            units.append(Unit(answer.id, (group,)))
+    return _checked(units, len(answers), data, counts)
 
 
 def answer_units(
@@ -67,7 +130,7 @@ def answer_units(
     """
     found, counts = [], TokenCounts("answers")
     for answer in answers:
-        group = _group(answer.id, answer.prompt, (answer.completion,), tokenizer, data, counts)
+        group = encode_group(answer.id, answer.prompt, (answer.completion,), tokenizer, data, counts)
         if group is not None:
             found.append((answer, group))
     groups = [group for _, group in found]
@@ -92,7 +155,7 @@ def _foreign(groups: Sequence[Group], seed: int) -> list[Group]:
     return partners
 
 
-def _group(
+def encode_group(
     name: str,
     prompt: list[Message],
     answers: Sequence[list[Message]],

@@ -24,6 +24,7 @@ class Pair:
     rejected: list[Message]
     p_chosen: float = 1.0  # in (0.5, 1]
     margin: float | None = None  # difference of scores, in their unit
+    objective: str | None = None  # what it is a preference for: the example's meta.objective, else its source
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,15 @@ class Unpaired:
     prompt: list[Message]
     completion: list[Message]
     desirable: bool
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """An answer to imitate."""
+
+    id: str
+    prompt: list[Message]
+    completion: list[Message]
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,7 @@ def _pair(example: Example, preference: Preference, first: Response, second: Res
         p_chosen=preference.p_first if won else 1.0 - preference.p_first,
         # A score difference is given as first minus second, a strength of preference without a sign.
         margin=None if preference.margin is None else abs(preference.margin),
+        objective=example.meta.get("objective") or example.meta.get("source"),
     )
 
 
@@ -148,6 +159,53 @@ def _merged(preferences: list[Preference], counts: Counter[str]) -> list[Prefere
         merged.append(Preference(first, second, p_first, sum(signed) / len(signed) if signed else None))
     counts += Counter()  # drop the zeros
     return merged
+
+
+def demonstrations(examples: Iterable[Example]) -> tuple[list[Demonstration], Counts]:
+    """Answers to imitate: of an example the best one by score or preference, or its only one.
+
+    Best is the highest score, or else the most preferences won; all answers that share it are taken. A single answer
+    that is marked as undesirable, or judged not satisfactory, is left out. Counted: "not to imitate", "no answer" and
+    "tie" (of several answers none is known to be better).
+    """
+    found: list[Demonstration] = []
+    counts: Counter[str] = Counter()
+    for example in examples:
+        if not example.responses:
+            counts["no answer"] += 1
+            continue
+        best = _best(example)
+        if not best:
+            counts["tie"] += 1
+        for index in best:
+            response = example.responses[index]
+            bad = response.desirable is False or any(note.satisfactory is False for note in response.judgments)
+            if bad:
+                counts["not to imitate"] += 1
+                continue
+            suffix = f":{index}" if len(example.responses) > 1 else ""
+            found.append(Demonstration(example.id + suffix, example.prompt, response.messages))
+    return found, dict(counts)
+
+
+def _best(example: Example) -> list[int]:
+    """The responses to imitate; none where nothing tells several apart."""
+    if len(example.responses) == 1:
+        return [0]
+    desirable = [index for index, response in enumerate(example.responses) if response.desirable]
+    if desirable:
+        return desirable
+    ranks: dict[int, float] = {}
+    for preference in example.preferences:
+        if not math.isnan(preference.p_first):
+            for index, share in ((preference.first, preference.p_first), (preference.second, 1 - preference.p_first)):
+                ranks[index] = ranks.get(index, 0.0) + share - 0.5
+    if not ranks:
+        scored = {index: response.score for index, response in enumerate(example.responses)}
+        ranks = {index: score for index, score in scored.items() if score is not None and not math.isnan(score)}
+    if len(set(ranks.values())) < 2:
+        return []
+    return [index for index, rank in ranks.items() if rank == max(ranks.values())]
 
 
 def unpaired(examples: Iterable[Example], *, from_pairs: bool = True) -> tuple[list[Unpaired], Counts]:

@@ -50,11 +50,9 @@ _PANELS = (
         level=0.5,
         bounds=(-0.03, 1.03),
     ),
+    _Panel("Margin", "chosen - rejected reward", (_Line("training", "margin", "eval_margin"),), level=0.0),
     _Panel(
-        "Margin", "chosen - rejected reward (nats × beta)", (_Line("training", "margin", "eval_margin"),), level=0.0
-    ),
-    _Panel(
-        "Implicit rewards",
+        "Rewards",
         "reward (nats × beta)",
         (
             _Line("chosen", "chosen_reward", "eval_chosen_reward"),
@@ -62,12 +60,13 @@ _PANELS = (
         ),
         level=0.0,
     ),
+    _Panel("Likelihood", "nats per token", (_Line("training", "nats_per_token", "eval_nats_per_token"),)),
     _Panel("Gradient norm", "L2 norm before clipping", (_Line("training", "grad_norm", ""),)),
 )
 # Text, grid, background, first line, second line, held-out points. Blue, orange and a dark or light neutral: told apart
 # with any colour vision, and by marker and shape as well.
-_LIGHT = ("#1f2430", "#d9dde5", "#ffffff", "#2563c9", "#d9691a", "#111827")
-_DARK = ("#d5dae3", "#333b49", "#161a21", "#6ea8ff", "#ff9d5c", "#f3f4f6")
+LIGHT = ("#1f2430", "#d9dde5", "#ffffff", "#2563c9", "#d9691a", "#111827")
+DARK = ("#d5dae3", "#333b49", "#161a21", "#6ea8ff", "#ff9d5c", "#f3f4f6")
 
 
 def read_metrics(folder: Path | str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -123,7 +122,7 @@ def _draw(
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    theme = _DARK if dark else _LIGHT
+    theme = DARK if dark else LIGHT
     rows, columns = (len(panels) + 1) // 2, min(2, len(panels))
     # A canvas of its own, not pyplot: no global state, no display, nothing to close.
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.03)

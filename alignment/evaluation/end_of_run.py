@@ -12,7 +12,7 @@ import resource
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,12 @@ from alignment.batching.groups import Group, Unit
 from alignment.batching.packing import Batch
 from alignment.batching.units import prompt_ids
 from alignment.data.example import Message
+from alignment.evaluation.score_units import Value, gathered, score_units
 from alignment.evaluation.statistics import mean_and_se, paired_difference
 from alignment.feedback.adapters import as_reward, label
 from alignment.feedback.build import build_feedback
-from alignment.losses.pairwise import LossOutput
 from alignment.models.logps import causal_lm, sum_by_completion, token_logps
-from alignment.models.reference import eval_mode, reference_sums
+from alignment.models.reference import reference_sums
 from alignment.rollouts.sample import Answer, sample
 from alignment.trainers.termination import TERMINATION
 
@@ -40,15 +40,17 @@ class Answers:
 
     answers: list[Answer]
     reference_logps: list[float]  # (B,) summed, nats, temperature 1
+    imitation: list[float] = field(default_factory=list)  # nats per token of each held-out answer, where imitated
 
     def save(self, file: Path) -> None:
-        file.write_text(json.dumps({"answers": [asdict(a) for a in self.answers], "logps": self.reference_logps}))
+        stored = {"answers": [asdict(a) for a in self.answers], "logps": self.reference_logps}
+        file.write_text(json.dumps({**stored, "imitation": self.imitation}))
 
     @classmethod
     def load(cls, file: Path) -> Answers:
         stored = json.loads(file.read_text())
         answers = [Answer(tuple(a["ids"]), a["text"], a["finished"]) for a in stored["answers"]]
-        return cls(answers, stored["logps"])
+        return cls(answers, stored["logps"], stored["imitation"])
 
     @property
     def tokens(self) -> list[int]:
@@ -72,9 +74,13 @@ class EndOfRun:
     def __init__(self, trainer: Any, prompts: Sequence[list[Message]]) -> None:
         self.trainer, self.settings = trainer, trainer.config.evaluation
         self.prompts = list(prompts)[: self.settings.prompts]
+        self.asks = f"answering {len(self.prompts)} held-out prompts"
+        self.imitates = hasattr(trainer, "nats_per_token")
         self.ids = prompt_ids(self.prompts, trainer.tokenizer, trainer.config.data)
         score = self.settings.score
         self.reward = as_reward(build_feedback(score, "evaluation.score")) if score else None
+
+    load = staticmethod(Answers.load)
 
     def ask(self) -> Answers:
         """Sample one answer to every prompt from the policy as it is now; all ranks take a share."""
@@ -96,53 +102,34 @@ class EndOfRun:
             )
         TERMINATION.raise_if_agreed(trainer.accelerator)
         answers = [
-            answer for _, answer in sorted(self._gather(list(zip(mine, found, strict=True))), key=lambda item: item[0])
+            answer
+            for _, answer in sorted(gathered(trainer, list(zip(mine, found, strict=True))), key=lambda item: item[0])
         ]
 
         def reference(model: nn.Module, units: Sequence[Unit], batch: Batch) -> Tensor:
             return reference_sums(trainer.start, model, batch)
 
-        return Answers(answers, self._score(answers, reference) if trainer.start is not None else [])
+        imitation = score_units(trainer, trainer.eval_units, trainer.nats_per_token) if self.imitates else []
+        return Answers(answers, self._score(answers, reference) if trainer.start is not None else [], imitation)
 
     def divergence(self, after: Answers) -> dict[str, float]:
         """Sequence KL from the policy to the reference, both at the sampling temperature: mean log-ratio and its SE."""
         temperature = self.settings.temperature or 1.0
 
         def log_ratio(model: nn.Module, units: Sequence[Unit], batch: Batch) -> Tensor:
-            with eval_mode(model):
-                policy = sum_by_completion(token_logps(model, batch, temperature), batch)
+            policy = sum_by_completion(token_logps(model, batch, temperature), batch)
             return policy - reference_sums(self.trainer.start, model, batch, temperature)
 
         mean, se = mean_and_se(self._score(after.answers, log_ratio))
         return {"mean": mean, "se": se}
 
-    def _score(self, answers: Sequence[Answer], value: Any) -> list[float]:
-        """`value` (one number a completion) of every answer, in order; all ranks take a share."""
-        trainer = self.trainer
+    def _score(self, answers: Sequence[Answer], value: Value) -> list[float]:
+        """`value` (one number a completion) of every answer, in order."""
         units = [
             Unit(str(i), (Group(tuple(prompt), (answer.ids,)),))
             for i, (prompt, answer) in enumerate(zip(self.ids, answers, strict=True))
         ]
-        found: list[tuple[str, float]] = []
-
-        def compute(model: nn.Module, piece: Sequence[Unit], batch: Batch) -> LossOutput:
-            values = value(model, piece, batch)
-            found.extend((unit.id, number) for unit, number in zip(piece, values.tolist(), strict=True))
-            return LossOutput(values)
-
-        filler = Unit("filler", (Group((trainer.pad_id,), ((trainer.pad_id,),)),))
-        share = units[trainer.accelerator.process_index :: trainer.accelerator.num_processes]
-        for piece in trainer.micro_batches(share):
-            trainer.run(trainer.model_wrapped, piece or [filler], compute)
-        by_id = dict(item for item in self._gather(found) if item[0] != "filler")
-        return [by_id[unit.id] for unit in units]
-
-    def _gather(self, items: list) -> list:
-        if self.trainer.accelerator.num_processes == 1:
-            return items
-        from accelerate.utils import gather_object
-
-        return gather_object(items)
+        return score_units(self.trainer, units, value)
 
     def table(self, before: Answers, after: Answers) -> dict[str, Any]:
         """The score, length, fluency and KL entries of summary.json."""
@@ -150,6 +137,8 @@ class EndOfRun:
         if self.reward is not None:
             difference = paired_difference(self.scores(before), self.scores(after))
             entries["score"] = difference.to_summary(label(self.reward))
+        if self.imitates:
+            entries["imitation"] = paired_difference(before.imitation, after.imitation).to_summary("nats per token")
         entries["length"] = {name: sum(a.tokens) / len(a.tokens) for name, a in (("before", before), ("after", after))}
         if self.trainer.start is not None:
             entries["kl"] = self.divergence(after)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import uuid
@@ -92,59 +91,23 @@ def _write(source: Path, target: Path, dtype: str | None, settings: Mapping[str,
         return
     import torch
 
-    from alignment.models.loading import make_savable
+    from alignment.config import ModelConfig
+    from alignment.models.loading import adapters_of, base_of_adapter, load_model, make_savable
+    from alignment.models.scores import CARD, load_scorer
 
-    trust = bool(settings.get("trust_remote_code", False))
-    base = _base_of(source, settings.get("path")) if adapted else str(source)
-    model = _merged(source, base, trust) if adapted else _load(base, trust)
+    config = ModelConfig(path=str(source), trust_remote_code=bool(settings.get("trust_remote_code", False)))
+    scores = (source / CARD).is_file()
+    model: Any = load_scorer(config)[0] if scores else load_model(config)
     kept = str(settings.get("dtype"))
     model.to(getattr(torch, dtype or (kept if kept in DTYPES else "float32")))
-    make_savable(model)
+    if scores:
+        shutil.copy(source / CARD, target)
+    else:
+        make_savable(model)
     model.save_pretrained(target)
-    _save_tokenizer(source, base, target, trust)
-
-
-def _base_of(source: Path, trained_from: Any) -> str:
-    """What to load as the adapter's base: its own note, read as model.path is.
-
-    The note is often a folder of the machine that trained. Where that is gone, `trained_from` (the run's own
-    model.path: a built-in's name, a hub id) is tried instead.
-    """
-    from alignment.models.loading import resolve
-
-    try:
-        noted = json.loads((source / _ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{source / _ADAPTER} is not a valid JSON object: {error}") from error
-    if not noted and not trained_from:
-        raise UserError(f"{source / _ADAPTER} does not name its base model (base_model_name_or_path)")
-    try:
-        return resolve(str(noted or trained_from))
-    except UserError:
-        if not trained_from or trained_from == noted:
-            raise
-    return resolve(str(trained_from))
-
-
-def _load(path: str, trust: bool) -> Any:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    try:
-        return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, trust_remote_code=trust)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"cannot load the model {path}: {' '.join(str(error).split())[:300]}") from error
-
-
-def _merged(source: Path, base: str, trust: bool) -> Any:
-    """The base with the adapter added to its weights, in float32."""
-    from peft import PeftModel
-
-    try:
-        adapted = PeftModel.from_pretrained(_load(base, trust), str(source))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"the adapter in {source} does not fit {base}: {' '.join(str(error).split())[:300]}") from error
-    return adapted.merge_and_unload()
+    adapters = adapters_of(str(source))
+    base = base_of_adapter(Path(adapters[-1])) if adapters else str(source)
+    _save_tokenizer(source, base, target, config.trust_remote_code)
 
 
 def _save_tokenizer(source: Path, base: str, target: Path, trust: bool) -> None:

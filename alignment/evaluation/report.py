@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from alignment.errors import UserError
 from alignment.evaluation.curves import draw_panels
 from alignment.evaluation.files import write_atomically
+from alignment.evaluation.ranking_plot import ranking_panels
 from alignment.evaluation.summary import read_samples, read_summary
 from alignment.evaluation.table import command, flat, rows, section, title
 from alignment.evaluation.text import NOTHING, decimal, number, visible
@@ -34,7 +36,7 @@ def write_report(folder: Path | str) -> Path:
         facts=_facts(summary),
         rows=rows(summary),
         plot=_interval_plot(section(summary, "score")),
-        curves=_curves(folder),
+        curves=_curves(folder, summary),
         samples=samples,
         scored=any(sample["change"] is not None for sample in samples),
         command=command(summary),
@@ -99,12 +101,11 @@ def _interval_plot(score: Mapping[str, Any]) -> dict[str, float] | None:
     return {"zero": place(0.0), "difference": place(known[0]), "low": place(known[1]), "high": place(known[2])}
 
 
-def _curves(folder: Path) -> list[dict[str, str]]:
+def _curves(folder: Path, summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """Each panel's title and its picture as data URIs, one for each background; none where nothing was logged."""
-    try:
-        light, dark = draw_panels(folder), draw_panels(folder, dark=True)
-    except UserError:
-        return []
+    light, dark = ranking_panels(summary), ranking_panels(summary, dark=True)
+    with contextlib.suppress(UserError):  # nothing was logged
+        light, dark = draw_panels(folder) + light, draw_panels(folder, dark=True) + dark
     return [
         {"title": name, "light": _data_uri(day), "dark": _data_uri(night)}
         for (name, day), (_, night) in zip(light, dark, strict=True)

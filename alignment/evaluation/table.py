@@ -9,6 +9,7 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from alignment.evaluation.statistics import share_interval
@@ -42,6 +43,8 @@ def rows(summary: Mapping[str, Any]) -> list[Row]:
     """The rows of `summary` (see summary.py for its keys) in the order in which they are read."""
     built = [
         _score(summary),
+        _imitation(summary),
+        *_ranking(summary),
         _length(summary),
         _fluency(summary),
         *_pairs(summary),
@@ -151,6 +154,94 @@ def _fluency_reading(change: float) -> tuple[str, str]:
         )
     moved = f"{'fell' if change < 0 else 'rose'} by {abs(change):.2f} nats" if abs(change) >= 0.005 else "did not move"
     return f"{what} {moved} (a fall of up to {FLUENCY_LIMIT} is allowed): they read about as before.", "good"
+
+
+def _imitation(summary: Mapping[str, Any]) -> Row | None:
+    found = section(summary, "imitation")
+    if number(found.get("after")) is None:
+        return None
+    bounds = interval(found.get("ci95"))
+    low, high = found["ci95"] if bounds else (0.0, 0.0)
+    reading, tone = "The interval includes zero: this run does not show a change.", "plain"
+    if high < 0:
+        reading, tone = "Held-out answers became more likely, by more than chance explains.", "good"
+    elif low > 0:
+        reading, tone = "Held-out answers became less likely: it fits its training answers too closely.", "bad"
+    return Row(
+        "imitation",
+        "held-out nats per token",
+        decimal(found.get("before"), 3),
+        decimal(found.get("after"), 3),
+        decimal(found.get("difference"), 3, sign=True),
+        bounds,
+        reading,
+        tone,
+    )
+
+
+def _ranking(summary: Mapping[str, Any]) -> list[Row]:
+    """The rows of a model that ranks answers: accuracy before and after, calibration, length, and further sets."""
+    found = section(summary, "ranking")
+    if number(found.get("after")) is None:
+        return []
+    ends = found.get("ci95")
+    bounds = f"[{100 * ends[0]:+.0f} %, {100 * ends[1]:+.0f} %]" if isinstance(ends, list) else ""
+    reading, tone = share_reading(found.get("after_ci95"), int(found.get("pairs") or 0))
+    change = f"{100 * found['difference']:+.0f} %" if number(found.get("difference")) is not None else ""
+    built = [
+        Row(
+            "ranking",
+            "held-out pairs ranked right",
+            percent(found.get("before")),
+            percent(found.get("after")),
+            change,
+            bounds,
+            reading,
+            tone,
+        )
+    ]
+    ece = number(section(summary, "calibration").get("ece"))
+    if ece is not None:
+        reading = "Mean distance of a verdict's confidence from how often such verdicts are right; 0 is calibrated."
+        built.append(Row("ece", "expected calibration error", "", decimal(ece), "", "", reading))
+    quarters = summary.get("by_length")
+    if isinstance(quarters, list) and len(quarters) > 1:
+        cells = f"{percent(quarters[0].get('accuracy'))} … {percent(quarters[-1].get('accuracy'))}"
+        reading = (
+            f"Ranked right where the better answer is shorter by {-quarters[0]['to']:,} tokens or more, and where it "
+            f"is longer by {quarters[-1]['from']:,} or more. Far apart: it goes by length."
+        )
+        built.append(Row("by_length", "shortest … longest", "", cells, "", "", reading))
+    for name, entry in section(summary, "judge_sets").items():
+        ends = entry.get("ci95")
+        bounds = f"[{100 * ends[0]:.0f} %, {100 * ends[1]:.0f} %]" if isinstance(ends, list) else ""
+        reading, tone = share_reading(ends, int(entry.get("n") or 0))
+        short = PurePath(str(name)).name
+        built.append(
+            Row(
+                f"set {short}",
+                f"ranked right: {visible(short)}",
+                "",
+                percent(entry.get("accuracy")),
+                "",
+                bounds,
+                reading,
+                tone,
+            )
+        )
+    return built
+
+
+def share_reading(ends: Any, n: int) -> tuple[str, str]:
+    """Whether a share of pairs ranked right is told apart from a coin's."""
+    if not isinstance(ends, list):
+        return "", "plain"
+    low, high = ends
+    if low > 0.5:
+        return f"Of {n:,.0f} pairs, better than the 50 % of a coin.", "good"
+    if high < 0.5:
+        return f"Of {n:,.0f} pairs, worse than the 50 % of a coin.", "bad"
+    return f"Of {n:,.0f} pairs, not told apart from the 50 % of a coin.", "plain"
 
 
 def _pairs(summary: Mapping[str, Any]) -> list[Row]:

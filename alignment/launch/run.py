@@ -21,7 +21,9 @@ from alignment.config import RunConfig
 from alignment.errors import UserError, unknown
 from alignment.evaluation.card import write_model_card
 from alignment.evaluation.curves import plot_curves
-from alignment.evaluation.end_of_run import Answers, EndOfRun, held_out_entry, peak_memory_mb, versions
+from alignment.evaluation.end_of_run import EndOfRun, held_out_entry, peak_memory_mb, versions
+from alignment.evaluation.held_out_pairs import HeldOutPairs
+from alignment.evaluation.ranking_plot import plot_ranking
 from alignment.evaluation.report import write_report
 from alignment.evaluation.summary import render_samples, render_summary, write_summary
 from alignment.launch.folders import choose_run_folder, probe_writable
@@ -29,11 +31,20 @@ from alignment.launch.quiet import quiet_libraries
 from alignment.trainers.checkpoints import find_resume
 from alignment.trainers.dpo import DPOTrainer
 from alignment.trainers.kto import KTOTrainer
+from alignment.trainers.preference_model import PreferenceModelTrainer
 from alignment.trainers.progress import ProgressBar
+from alignment.trainers.reward import RewardTrainer
 from alignment.trainers.same_run import check_settings
+from alignment.trainers.sft import SFTTrainer
 from alignment.trainers.termination import TERMINATION
 
-METHODS: dict[str, Callable[..., Any]] = {"dpo": DPOTrainer, "kto": KTOTrainer}
+METHODS: dict[str, Callable[..., Any]] = {
+    "dpo": DPOTrainer,
+    "kto": KTOTrainer,
+    "preference_model": PreferenceModelTrainer,
+    "reward": RewardTrainer,
+    "sft": SFTTrainer,
+}
 
 
 def run(config: RunConfig, overrides: list[str]) -> Path:
@@ -59,7 +70,7 @@ def run(config: RunConfig, overrides: list[str]) -> Path:
     describe(trainer, console)
     started = time.perf_counter()
 
-    end = EndOfRun(trainer, trainer.data.prompts) if config.evaluation.prompts and trainer.data.prompts else None
+    end = end_of_run(trainer)
     before = answers_before(end, folder, console, state)
 
     if checkpoint:
@@ -70,7 +81,8 @@ def run(config: RunConfig, overrides: list[str]) -> Path:
     TERMINATION.raise_if_agreed(trainer.accelerator)
     trainer.save_policy(folder / "model")
 
-    doing = ["answering the held-out prompts again"] * (end is not None) + ["scoring held-out pairs"]
+    doing = [f"{end.asks} again"] if end else []
+    doing += ["scoring held-out pairs"] if trainer.eval_units and not isinstance(end, HeldOutPairs) else []
     console.print(f"{' and '.join(doing)} …", highlight=False, soft_wrap=True)
     summary, samples = measure(trainer, end, before)
     summary |= {"seconds": time.perf_counter() - started, "overrides": overrides}
@@ -80,7 +92,15 @@ def run(config: RunConfig, overrides: list[str]) -> Path:
     return folder
 
 
-def measure(trainer: Any, end: EndOfRun | None, before: Answers | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def end_of_run(trainer: Any) -> EndOfRun | HeldOutPairs | None:
+    """What is measured before and after: answers to held-out prompts, or how held-out pairs are ranked."""
+    if isinstance(trainer, RewardTrainer):
+        return HeldOutPairs(trainer) if trainer.eval_units else None
+    asked = trainer.config.evaluation.prompts and trainer.data.prompts
+    return EndOfRun(trainer, trainer.data.prompts) if asked else None
+
+
+def measure(trainer: Any, end: Any, before: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(summary, samples) of a trained policy: held-out pairs, and the prompts asked again. Every rank takes a share."""
     config = trainer.config
     summary: dict[str, Any] = {
@@ -93,7 +113,7 @@ def measure(trainer: Any, end: EndOfRun | None, before: Answers | None) -> tuple
     samples: list[dict[str, Any]] = []
     if trainer.eval_units:
         entry = held_out_entry(trainer.evaluate(), len(trainer.eval_units))
-        summary |= {trainer.held_out_kind: entry} if entry else {}
+        summary |= {trainer.held_out_kind: entry} if entry and not isinstance(end, HeldOutPairs) else {}
     if end is not None and before is not None:
         after = end.ask()
         summary |= end.table(before, after)
@@ -157,14 +177,14 @@ def describe(trainer: Any, console: Console) -> None:
 LOSSES = ("skipped", "truncated", "prompt_too_long", "same_after_cut", "turns_in_answer")
 
 
-def answers_before(end: EndOfRun | None, folder: Path, console: Console, state: PartialState) -> Answers | None:
-    """The untrained policy's answers, made once and kept in the run folder, so a resumed run compares with them."""
+def answers_before(end: Any, folder: Path, console: Console, state: PartialState) -> Any:
+    """What the untrained model says, asked once and kept in the run folder, so a resumed run compares with it."""
     if end is None:
         return None
     file = folder / "before.json"
     if file.is_file():
-        return Answers.load(file)
-    console.print(f"answering {len(end.prompts)} held-out prompts before training …", highlight=False, soft_wrap=True)
+        return end.load(file)
+    console.print(f"{end.asks} before training …", highlight=False, soft_wrap=True)
     answers = end.ask()
     if state.is_main_process:
         answers.save(file)
@@ -177,6 +197,7 @@ def report(folder: Path, summary: dict[str, Any], samples: list[dict[str, Any]],
         rows = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
         (folder / "samples.jsonl").write_text(rows, encoding="utf-8")
     plot_curves(folder)
+    plot_ranking(folder, summary)
     write_summary(folder, summary)
     write_model_card(folder)
     write_report(folder)

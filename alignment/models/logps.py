@@ -52,6 +52,11 @@ def _score(model: nn.Module, batch: Batch, temperature: float, squares: bool = F
         "temperature": temperature,
         "squares": squares,
     }
+    return call(model, batch, completion)
+
+
+def call(model: nn.Module, batch: Batch, completion: dict[str, Any]) -> Any:
+    """One pass over `batch`; `completion` says to the patched `forward` what is wanted of which positions."""
     inputs: dict[str, Any] = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
     if batch.layout == "shared":
         inputs["attention_mask"] = attention_masks(causal_lm(model), batch)
@@ -66,7 +71,7 @@ def sum_by_completion(values: Tensor, batch: Batch) -> Tensor:
 
 
 def causal_lm(model: Any) -> Any:
-    """The transformers causal language model inside DDP, FSDP and peft wrappers."""
+    """The transformers model inside DDP, FSDP and peft wrappers; nearly always a causal language model."""
     while hasattr(model, "module") or hasattr(model, "get_base_model"):
         model = model.module if hasattr(model, "module") else model.get_base_model()
     return model

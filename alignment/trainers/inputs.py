@@ -14,12 +14,12 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.batching.groups import Unit
-from alignment.batching.units import TokenCounts, answer_units, pair_units
+from alignment.batching.units import TokenCounts, answer_units, demonstration_units, pair_units
 from alignment.config import DataConfig, RunConfig
 from alignment.data.example import Message
 from alignment.data.readers import load_examples
 from alignment.data.templates import check_tokenizer
-from alignment.data.views import Pair, Unpaired, pairs, unpaired
+from alignment.data.views import Demonstration, Pair, Unpaired, demonstrations, pairs, unpaired
 from alignment.errors import UserError
 from alignment.models.adapters import add_adapter, is_adapted
 from alignment.models.loading import load_model, load_tokenizer
@@ -57,24 +57,32 @@ class TrainingData:
 class View:
     """How examples are read, and how what was read becomes units of token ids."""
 
-    record: type  # Pair or Unpaired; a list of these is taken as it is
+    record: type  # Pair, Unpaired, …; a list of these is taken as it is
     read: Callable[[Iterable[Any]], tuple[list[Any], dict[str, int]]]
     units: Callable[..., tuple[list[Unit], TokenCounts]]
     noun: str
 
 
 def load_pairs(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig) -> TrainingData:
-    """Read, view as pairs, hold out, and tokenise. None stands for the paths of config.data."""
-    return _load(train, evaluation, tokenizer, config, View(Pair, pairs, pair_units, "pair"))
+    """Read, view as pairs, hold out, and tokenise."""
+    return load_view(train, evaluation, tokenizer, config, View(Pair, pairs, pair_units, "pair"))
 
 
 def load_answers(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig) -> TrainingData:
     """The same for single answers with a label; the answers of a pair are one desirable and one undesirable."""
     units = functools.partial(answer_units, seed=config.seed)
-    return _load(train, evaluation, tokenizer, config, View(Unpaired, unpaired, units, "labelled answer"))
+    return load_view(train, evaluation, tokenizer, config, View(Unpaired, unpaired, units, "labelled answer"))
 
 
-def _load(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig, view: View) -> TrainingData:
+def load_demonstrations(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig) -> TrainingData:
+    """The same for answers to imitate."""
+    return load_view(
+        train, evaluation, tokenizer, config, View(Demonstration, demonstrations, demonstration_units, "answer")
+    )
+
+
+def load_view(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig, view: View) -> TrainingData:
+    """What `view` makes of the training and the held-out source. None stands for the paths of config.data."""
     data, counts = config.data, {}
     train = data.path if train is None else train
     evaluation = data.eval_path if evaluation is None else evaluation

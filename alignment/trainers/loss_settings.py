@@ -15,6 +15,7 @@ from alignment.losses import pairwise, reference_free, unpaired
 from alignment.losses.combine import PairLoss, Term
 from alignment.losses.modifiers import DIVERGENCES
 from alignment.losses.record import LossOutput
+from alignment.losses.reward import bradley_terry
 
 Loss = Callable[..., LossOutput]
 
@@ -54,10 +55,17 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "desirable_weight": (0, math.inf, True, True),
     "undesirable_weight": (0, math.inf, True, True),
     "weight": (-math.inf, math.inf, True, True),
+    "margin_weight": (0, math.inf, False, True),
+    "centring": (0, math.inf, False, True),
     "divergence_alpha": (0, 1, True, True),
     "ld_alpha": (0, 1, False, False),
 }
-CHOICES = {"length": ("mean", "sum"), "divergence": DIVERGENCES, "weighting": ("wpo", None)}
+CHOICES = {
+    "length": ("mean", "sum"),
+    "divergence": DIVERGENCES,
+    "weighting": ("wpo", None),
+    "mean": ("token", "sequence"),
+}
 
 
 def build_loss(settings: Mapping[str, Any]) -> PairLoss:
@@ -87,6 +95,30 @@ def build_unpaired_loss(settings: Mapping[str, Any]) -> Loss:
     if name not in UNPAIRED:
         raise UserError(f"loss.name={name}: single answers need a loss of their own: {', '.join(UNPAIRED)}")
     return _bound(UNPAIRED[name], name, rest, "loss", given=2)
+
+
+def build_reward_loss(settings: Mapping[str, Any]) -> Loss:
+    """`bradley_terry` as a function of PairScores. Raises UserError as `build_loss`."""
+    rest = dict(settings)
+    name = str(rest.pop("name", "bradley_terry"))
+    if name != "bradley_terry":
+        raise UserError(f"loss.name={name}: a model that scores answers is trained with loss=bradley_terry")
+    return _bound(bradley_terry, name, rest, "loss")
+
+
+def build_sft_loss(settings: Mapping[str, Any]) -> str:
+    """How an SFT step is averaged: `token` or `sequence`."""
+    rest = dict(settings)
+    name = str(rest.pop("name", "nll"))
+    if name != "nll":
+        raise UserError(f"loss.name={name}: recipe=sft is trained with loss=nll")
+    mean = str(rest.pop("mean", "token"))
+    if rest:
+        raise UserError(
+            f"loss.{next(iter(rest))}: the loss 'nll' takes no such setting ({nearest(next(iter(rest)), ['mean'])})"
+        )
+    _check("loss.mean", "mean", mean)
+    return mean
 
 
 def _terms(settings: dict[str, Any]) -> tuple[Term, ...]:

@@ -19,6 +19,7 @@ _BAR_WIDTH = 34  # columns kept for the bar, the step and the time left
 # What a training row shows: its key in the logs, and how it is written.
 _SHOWN = (
     ("loss", lambda value: f"loss {decimal(value, 3)}"),
+    ("nats_per_token", lambda value: f"{decimal(value, 3)} nats/token"),
     ("accuracy", lambda value: f"acc {decimal(value)}"),
     ("margin", lambda value: f"margin {decimal(value, sign=True)}"),
     ("tokens_per_second", lambda value: f"{decimal(value, 0)} tok/s"),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.data.example import Example, Judgment, Preference, Response
-from alignment.data.views import improvements, judged, pairs, prompts, unpaired
+from alignment.data.views import demonstrations, improvements, judged, pairs, prompts, unpaired
 
 ASK = [{"role": "user", "content": "Why?"}]
 NAN = math.nan
@@ -151,3 +151,34 @@ def test_prompts_without_repeats() -> None:
     found, counts = prompts([example("a"), other, example("b")])
     assert [(prompt.id, len(prompt.messages)) for prompt in found] == [("e", 1), ("o", 2)]
     assert counts == {"repeated": 1}
+
+
+def demonstration_texts(examples: list[Example]) -> tuple[list[str], dict[str, int]]:
+    found, counts = demonstrations(examples)
+    return [item.completion[0]["content"] for item in found], counts
+
+
+def test_demonstrations_are_the_best_answers() -> None:
+    prompt = [{"role": "user", "content": "Hi"}]
+    a, b, c = (Response.of(text) for text in "abc")
+    scored = [Response.of("low", score=1.0), Response.of("high", score=3.0), Response.of("as high", score=3.0)]
+    examples = [
+        Example(prompt, [a]),
+        Example(prompt, [a, b, c], [Preference(0, 1, 0.2), Preference(1, 2, 0.9)]),
+        Example(prompt, scored),
+        Example(prompt, [Response.of("liked", desirable=True), Response.of("not", desirable=False)]),
+    ]
+    assert demonstration_texts(examples) == (["a", "b", "high", "as high", "liked"], {})
+
+
+def test_demonstrations_leave_out_what_is_not_to_be_imitated() -> None:
+    prompt = [{"role": "user", "content": "Hi"}]
+    examples = [
+        Example(prompt, [Response.of("bad", desirable=False)]),
+        Example(prompt, [Response.of("judged", judgments=[Judgment("wrong", satisfactory=False)])]),
+        Example(prompt, []),
+        Example(prompt, [Response.of("one"), Response.of("other")]),
+        Example(prompt, [Response.of("one"), Response.of("other")], [Preference(0, 1, 0.5)]),
+        Example(prompt, [Response.of("one"), Response.of("other")], [Preference(0, 1, float("nan"))]),
+    ]
+    assert demonstration_texts(examples) == ([], {"not to imitate": 2, "no answer": 1, "tie": 3})

@@ -10,22 +10,24 @@ import torch
 
 from alignment.evaluation.export import export
 from alignment.launch.entry import main
+from tests.end_to_end.data import write_pairs
 from tests.launching import launch
 
 FEW = ["training.max_steps=6", "evaluation.prompts=8", "evaluation.max_new_tokens=16", "data.eval_limit=24"]
 FILES = ["before.json", "config.yaml", "curves.png", "metrics.jsonl", "report.html", "samples.jsonl", "summary.json"]
 
 
-def check(run: Path, recipe: str = "dpo", unit: str = "pairs") -> dict:
+def check(run: Path, recipe: str = "dpo", unit: str | None = "pairs") -> dict:
     """The run folder's contract; returns the summary."""
     for name in FILES:
         assert (run / name).stat().st_size > 0, name
     assert (run / "model" / "README.md").is_file()
     summary = json.loads((run / "summary.json").read_text())
-    score, pairs = summary["score"], summary[unit]
+    score = summary["score"]
     assert score["prompts"] == 8 and score["ci95"][0] <= score["difference"] <= score["ci95"][1]
     assert score["difference"] == pytest.approx(score["after"] - score["before"])
-    assert pairs["n"] == 24 and 0 <= pairs["accuracy"] <= 1
+    if unit:
+        assert summary[unit]["n"] == 24 and 0 <= summary[unit]["accuracy"] <= 1
     assert summary["steps"] == 6 and summary["recipe"] == recipe and summary["seed"] == 3
     assert {"mean", "se"} <= summary["kl"].keys() and summary["fluency"]["before"] < 0
     assert summary["length"]["before"] <= 16 and summary["tokens_per_second"] > 0 and summary["peak_memory_mb"] > 0
@@ -64,15 +66,65 @@ def test_kto_in_process(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "held-out answer accuracy" in capsys.readouterr().out
 
 
+def check_ranking(run: Path, recipe: str) -> dict:
+    """The contract of a run that trains a model to rank answers."""
+    for name in [*(name for name in FILES if name != "samples.jsonl"), "ranking.png", "model/scorer.json"]:
+        assert (run / name).stat().st_size > 0, name
+    summary = json.loads((run / "summary.json").read_text())
+    ranking = summary["ranking"]
+    assert ranking["pairs"] == 24 and ranking["ci95"][0] <= ranking["difference"] <= ranking["ci95"][1]
+    assert ranking["difference"] == pytest.approx(ranking["after"] - ranking["before"])
+    assert summary["recipe"] == recipe and summary["steps"] == 6 and "score" not in summary
+    assert 0 <= summary["calibration"]["ece"] <= 0.5 and sum(b["n"] for b in summary["calibration"]["bins"]) == 24
+    assert sum(quarter["n"] for quarter in summary["by_length"]) == 24
+    return summary
+
+
+def test_reward_in_process_with_a_further_set(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run, exam = tmp_path / "run", write_pairs(tmp_path / "exam.jsonl", count=12)
+    words = ["recipe=reward", "model=tiny", "seed=3", *FEW, f"evaluation.judge_sets=[{exam}]", f"output_dir={run}"]
+    assert main(words) == 0
+    summary = check_ranking(run, "reward")
+    assert summary["judge_sets"][str(exam)]["n"] == 12
+    printed = capsys.readouterr().out
+    assert "held-out pairs ranked right" in printed and "ranked right: exam.jsonl" in printed
+
+    assert main(["recipe=reward", "model=tiny", "evaluation.judge_sets=[nowhere.jsonl]", f"output_dir={run}2"]) == 2
+    assert "nowhere.jsonl" in capsys.readouterr().err
+
+
+def test_sft_in_process(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = tmp_path / "run"
+    assert main(["recipe=sft", "model=tiny", "seed=3", *FEW, f"output_dir={run}"]) == 0
+    summary = check(run, "sft", None)
+    imitation = summary["imitation"]
+    assert imitation["prompts"] == 24 and imitation["difference"] == pytest.approx(
+        imitation["after"] - imitation["before"]
+    )
+    assert imitation["after"] < imitation["before"]
+    assert "held-out nats per token" in capsys.readouterr().out
+
+
 def test_two_processes_run_every_trainer_to_its_end(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
-    program = ["train.py", "-m", "recipe=dpo,kto", "model=tiny", "seed=3", *FEW, f"output_dir={sweep}"]
+    program = [
+        "train.py",
+        "-m",
+        "recipe=dpo,kto,preference_model,reward,sft",
+        "model=tiny",
+        "seed=3",
+        *FEW,
+        f"output_dir={sweep}",
+    ]
     done = launch(program, processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
     summary = check(sweep / "0_recipe=dpo")
     assert summary["data"]["train"]["pairs"] > 100
     check(sweep / "1_recipe=kto", "kto", "answers")
-    assert done.stdout.count("score: plain_words") == 2  # rank 0 alone speaks
+    check_ranking(sweep / "2_recipe=preference_model", "preference_model")
+    check_ranking(sweep / "3_recipe=reward", "reward")
+    check(sweep / "4_recipe=sft", "sft", None)
+    assert done.stdout.count("score: plain_words") == 3  # rank 0 alone speaks
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def test_panels_follow_what_was_logged(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(curves, "_draw", lambda *unused, **also_unused: b"")  # the choice alone, not the drawing
     rows = metrics(random.Random(0), 20, 10)
     write_lines(tmp_path / "metrics.jsonl", rows)
-    assert [name for name, _ in draw_panels(tmp_path)] == ["Loss", "Accuracy", "Margin", "Implicit rewards"]
+    assert [name for name, _ in draw_panels(tmp_path)] == ["Loss", "Accuracy", "Margin", "Rewards"]
     for row in rows:
         row.pop("chosen_reward", None)
         row.pop("rejected_reward", None)

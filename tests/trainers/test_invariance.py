@@ -12,9 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from alignment.trainers.dpo import DPOTrainer
 from alignment.trainers.kto import KTOTrainer
 from tests.launching import launch
-from tests.trainers.invariance import ANSWER_SETTINGS, SETTINGS, gradient, gradients, trainer_of
+from tests.trainers.invariance import ANSWER_SETTINGS, OTHER_TRAINERS, SETTINGS, gradient, gradients, trainer_of
 
-LOSSES = [*SETTINGS, *ANSWER_SETTINGS]
+LOSSES = [*SETTINGS, *ANSWER_SETTINGS, *OTHER_TRAINERS]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,76 @@
+"""Supervised fine-tuning: imitate given answers. Where every pipeline starts.
+
+View: demonstrations (prompt, answer); of pairs and ratings the best answer. Groups: one, the prompt with its answer.
+Models: the policy alone. Loss: losses/likelihood.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignment.batching.groups import Group, Unit
+from alignment.batching.packing import Batch
+from alignment.config import RunConfig
+from alignment.losses.likelihood import nll
+from alignment.losses.record import LossOutput
+from alignment.models.logps import sum_by_completion, token_logps
+from alignment.trainers.inputs import Source, load_demonstrations
+from alignment.trainers.loss_settings import build_sft_loss
+from alignment.trainers.offline import OfflineTrainer
+
+
+class SFTTrainer(OfflineTrainer):
+    """Train a policy on answers to imitate.
+
+    Args: as of `OfflineTrainer`; `train` and `eval` may be lists of `Demonstration`.
+    """
+
+    held_out_kind = "answers"
+
+    def __init__(
+        self,
+        model: Any = None,
+        config: RunConfig | None = None,
+        *,
+        train: Source = None,
+        eval: Source = None,
+        tokenizer: Any = None,
+        folder: str | Path | None = None,
+        callbacks: Sequence[Any] = (),
+    ) -> None:
+        config = config or RunConfig(method="sft", loss={"name": "nll"})
+        self.mean = build_sft_loss(config.loss)
+        super().__init__(
+            model,
+            config,
+            load=load_demonstrations,
+            train=train,
+            eval=eval,
+            tokenizer=tokenizer,
+            folder=folder,
+            callbacks=callbacks,
+            needs_reference=False,
+        )
+        self.filler = Unit("filler", (Group((self.pad_id,), ((self.pad_id,),)),))
+
+    def step_statistics(self, model: nn.Module, units: Sequence[Unit], training: bool) -> Tensor | None:
+        """Mean tokens of an answer in the step, over all ranks; the token ids say it, no pass is needed."""
+        if self.mean == "sequence":
+            return None
+        lengths = [len(unit.groups[0].completions[0]) for unit in units]
+        total = torch.tensor([sum(lengths), len(lengths)], dtype=torch.float32, device=self.args.device)
+        total = self.accelerator.reduce(total, "sum")
+        return total[0] / total[1]
+
+    def compute(self, model: nn.Module, units: Sequence[Unit], batch: Batch) -> LossOutput:
+        """-log pi of each answer."""
+        return nll(sum_by_completion(token_logps(model, batch), batch), batch.lengths, self.statistic)
+
+    def nats_per_token(self, model: nn.Module, units: Sequence[Unit], batch: Batch) -> Tensor:
+        """(len(units),) -log pi of each answer over its tokens."""
+        return nll(sum_by_completion(token_logps(model, batch), batch), batch.lengths).values
