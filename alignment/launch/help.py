@@ -7,7 +7,11 @@ import textwrap
 from alignment.launch.assets import Catalogue, description
 
 WIDTH = 100
-OWN = {"model": "any other: model.path=FOLDER|HUB-ID|FILE.gguf", "data": "your own: data.path=FILE|FOLDER|GLOB|HUB-ID"}
+OWN = {
+    "model": "any other: model.path=FOLDER|HUB-ID|FILE.gguf",
+    "data": "your own: data.path=FILE|FOLDER|GLOB|HUB-ID",
+    "feedback": "your own: feedback=FILE.yaml|FILE.py:THING",
+}
 
 OPTIONS = """\
   key=value           any setting by its dotted key, such as training.learning_rate=1e-5
