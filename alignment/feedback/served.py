@@ -44,6 +44,7 @@ class ServedChat:
         if not self.model:
             raise checks.WrongSetting(settings, "model", "the name under which the server knows the model is needed")
         self.settings, self.counts, self.name = settings, counts, self.model
+        self.said: set[str] = set()
         self.local = _is_loopback(place.hostname)
         self.key = os.environ.get(settings.api_key_env)
         if not self.key and not self.local:
@@ -128,7 +129,11 @@ class ServedChat:
         except openai.NotFoundError as error:
             raise UserError(f"{self.url}: wrong URL, or no model '{self.model}' ({_short(error.message)})") from error
         except openai.APIStatusError as error:
-            return Reply(None, f"status {error.status_code}")
+            failure = f"status {error.status_code}"
+            if failure not in self.said:  # what the server says of it, once
+                self.said.add(failure)
+                print(f"{self.url}: {failure}: {_short(error.message)}")
+            return Reply(None, failure)
         except (openai.APIError, json.JSONDecodeError, UnicodeDecodeError):  # a body that cannot be read
             return Reply(None, "not JSON")
         value = _value(answer)

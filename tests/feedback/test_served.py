@@ -278,6 +278,18 @@ def test_a_wrong_model_or_url_is_one_line(serve: Callable[..., FaultServer]) -> 
         ask(judge_of(server), 3)
 
 
+def test_what_the_server_says_of_a_failure_is_told_once(
+    serve: Callable[..., FaultServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = serve(Answer(status=400, body=b'{"error": {"message": "no such parameter: seed"}}'))
+    judge = judge_of(server)
+    ask(judge, 3)
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{server.url}: status 400: ")
+    assert "no such parameter: seed" in line
+    assert judge.counts["no verdict: status 400"] == 3
+
+
 def test_called_from_a_running_event_loop(serve: Callable[..., FaultServer]) -> None:
     server = serve(Answer())
 
