@@ -218,7 +218,9 @@ def label(
     """Label answers: align label answers.jsonl labelled.jsonl feedback=length feedback.target=20."""
     from alignment.feedback.label import Labelling, describe, label_file
     from alignment.feedback.settings import feedback_settings
+    from alignment.launch.quiet import quiet_libraries
 
+    quiet_libraries()
     labelling = Labelling(way, pairs, reference, keep, batch_size, seed)
     settings = feedback_settings(feedback)
     options: dict[str, Any] = {"format": format, "split": split, "limit": limit, "overwrite": overwrite}
@@ -251,7 +253,9 @@ def audit(
     from alignment.feedback.adapters import close
     from alignment.feedback.build import build_feedback
     from alignment.feedback.settings import feedback_settings
+    from alignment.launch.quiet import quiet_libraries
 
+    quiet_libraries()
     given = [word for word in words if word.startswith(("feedback=", "feedback."))]
     data = [word for word in words if word not in given]
     if not data:
