@@ -70,7 +70,7 @@ def test_the_request_keeps_its_structure(attack: str, place: str) -> None:
     mark = request.line[-9:-1]
     sent = user_text(request.messages)
     assert all(mark not in text for text in texts.values())
-    assert sent.count(mark) == user_text(BENIGN.messages).count(MARK) == 7  # three pairs of tags and the line
+    assert sent.count(mark) == user_text(BENIGN.messages).count(MARK) == 9  # three pairs of tags, three lines
     assert {slot: text_in(request.messages, slot) for slot in texts} == {s: carried(t) for s, t in texts.items()}
     # With the texts and the mark taken out, what is left is the same as with harmless texts.
     for slot, text in texts.items():
