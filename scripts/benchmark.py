@@ -1,10 +1,12 @@
 """Speed and memory against peers, side by side in one run.
 
     python scripts/benchmark.py dpo --model smollm2-135m --json dpo.json --plot dpo.png
+    python scripts/benchmark.py rollout --model smollm2-135m --prompts 8 -k 4 --max-new-tokens 128 --json rollout.json
 
 `dpo` trains the same model on the same pairs in the same order with our DPOTrainer (shared and padded layout, reference
-in the step and precomputed) and with TRL's (its defaults, and its fastest settings). Every contender runs in a process
-of its own, one after the other. docs/benchmarks.md says what is measured and how.
+in the step and precomputed) and with TRL's (its defaults, and its fastest settings). `rollout` (in
+_benchmark_rollout.py) samples with ours, with `generate`, and with TRL's mixture of two policies. Every contender runs
+in a process of its own, one after the other. docs/benchmarks.md and docs/rollouts.md say what is measured and how.
 """
 
 from __future__ import annotations
@@ -33,11 +35,13 @@ sys.path.insert(0, str(ROOT))
 
 # Found through the line above, installed or not.
 from alignment.errors import UserError, unknown  # noqa: E402
+from scripts._benchmark_rollout import rollout  # noqa: E402
 
 WORKER = ROOT / "scripts" / "_benchmark_dpo.py"
 WARM_UP = 1  # steps at the start that are not timed
 LIMIT = 512  # tokens of a prompt and of a completion: both together stay within TRL's default max_length, 1024
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.command()(rollout)
 console = Console()
 
 
