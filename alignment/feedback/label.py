@@ -20,6 +20,7 @@ from alignment.data.readers import load_examples
 from alignment.errors import UserError, nearest, unknown
 from alignment.feedback.adapters import as_feedback, as_judge, as_reward, close, counts_of
 from alignment.feedback.build import build_feedback
+from alignment.feedback.protocols import Reward
 from alignment.feedback.wrappers import settings_of
 from alignment.resumable import ResumableFile, progress, stoppable
 
@@ -34,7 +35,9 @@ class Labelling:
     """What is asked about the answers."""
 
     way: str | None = None  # of WAYS; None: the one that the feedback can
-    pairs: str = "all"  # for prefer: of PAIRS, or a number of random pairs a prompt
+    # For prefer: of PAIRS, or a number of random pairs a prompt. best_worst goes by a reward's own scores; for a judge,
+    # by the scores that are there.
+    pairs: str = "all"
     reference: str | None = None  # the field of meta that is context["reference"]
     keep: bool = False  # keep the labels that are there
     batch_size: int = 16  # prompts whose answers are asked about, and written, together
@@ -169,6 +172,10 @@ class Labeller:
         """The labelled examples as rows to write, and what is to be added to the sums."""
         before = counts_of(self.feedback)
         totals: Counter[str] = Counter(prompts=len(examples))
+        if self.way == "prefer" and self.labelling.pairs == "best_worst" and isinstance(self.feedback, Reward):
+            answers, asked = self._each(examples)
+            for answer, score in zip(answers, self.feedback.score(*asked), strict=True):
+                answer.score = float(score) if math.isfinite(score) else None
         pairs = [self.pairs_of(example, totals) if self.way == "prefer" else [] for example in examples]
         if not self.labelling.keep:
             for example in examples:

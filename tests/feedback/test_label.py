@@ -133,6 +133,12 @@ def test_which_pairs(way: str, expected: list[tuple[int, int]]) -> None:
     assert labeller.pairs_of(example("a", "bb", "ccc", "d", scores=(2, 1, 3, 2)), Counter()) == expected
 
 
+def test_best_and_worst_by_a_rewards_own_scores() -> None:
+    (row,), _ = labelled(Length(), "prefer", example("aa", "?", "aaaa", "a", scores=(9, 9, 1, 2)), pairs="best_worst")
+    assert compared(row) == [(2, 3, 1 / (1 + math.exp(-3)))]
+    assert all(answer["score"] is None for answer in row["responses"])
+
+
 def test_random_pairs_by_seed_and_prompt() -> None:
     def chosen(seed: int, prompt: str) -> list[tuple[int, int]]:
         labeller = Labeller(Longer(), "rule", "prefer", Labelling(pairs="2", seed=seed))
