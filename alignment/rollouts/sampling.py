@@ -65,14 +65,14 @@ def check_unbiased(settings: SamplingSettings) -> None:
         )
 
 
-def distribution(logits: Tensor, settings: SamplingSettings) -> Tensor:
-    """Probabilities (B, V) float32 that tokens are drawn with, for logits (B, V): 0 where top-k or top-p leaves out.
+def warp(logits: Tensor, settings: SamplingSettings) -> Tensor:
+    """Logits (B, V) float32 of what tokens are drawn from, for a model's: -inf where top-k or top-p leaves out.
 
     The order is that of `generate`: temperature, top-k, top-p. With temperature 0 it is the likeliest token alone.
     """
     logits = logits.float()
     if settings.temperature == 0:
-        return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
+        return torch.full_like(logits, -torch.inf).scatter_(-1, logits.argmax(-1, keepdim=True), 0.0)
     if settings.temperature != 1:
         logits = logits / settings.temperature
     ids: Any = None  # the warpers are handed the tokens so far, and look at the scores alone
@@ -80,27 +80,31 @@ def distribution(logits: Tensor, settings: SamplingSettings) -> Tensor:
         logits = TopKLogitsWarper(settings.top_k)(ids, logits)
     if settings.top_p < 1:
         logits = TopPLogitsWarper(settings.top_p)(ids, logits)
-    return logits.softmax(-1)
+    return logits
 
 
 def draw(logits: Tensor, uniform: Tensor, settings: SamplingSettings) -> tuple[Tensor, Tensor]:
     """One token a row by inverting the cumulative distribution at the row's own random number.
 
     Args:
-        logits: (B, V), before the temperature.
+        logits: (B, V), as the model gives them.
         uniform: (B,) float64 in [0, 1).
 
     Returns:
-        (tokens (B,) int64, their log-probs (B,) float32) under `distribution`.
+        (tokens (B,) int64, their log-probs (B,) float32) under the softmax of `warp`.
     """
-    shares = distribution(logits, settings)
-    # First the block that the number falls into, then the token in it: a sum over the whole vocabulary would have to be
-    # in float64, since one in float32 is off by as much as a rare token weighs.
-    blocks = torch.nn.functional.pad(shares, (0, -shares.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
-    block, within = _invert(blocks.sum(-1), uniform)
+    logits = warp(logits, settings)
+    highest = logits.max(-1, keepdim=True).values
+    # First the block that the number falls into, then the token in it. Sums over a whole vocabulary are in float64: in
+    # float32 they are off by as much as a rare token weighs (torch's softmax by 4e-6 at 49,000 tokens on a CPU).
+    weights = torch.nn.functional.pad((logits - highest).exp(), (0, -logits.shape[-1] % BLOCK))
+    blocks = weights.unflatten(-1, (-1, BLOCK))
+    sums = blocks.sum(-1).double()
+    block, within = _invert(sums, uniform)
     token, _ = _invert(blocks[torch.arange(len(block), device=block.device), block], within)
     tokens = block * BLOCK + token
-    return tokens, shares.gather(-1, tokens[:, None])[:, 0].log()
+    logps = (logits.gather(-1, tokens[:, None]) - highest)[:, 0] - sums.sum(-1).log()
+    return tokens, logps.float()
 
 
 def _invert(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
