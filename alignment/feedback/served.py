@@ -6,9 +6,9 @@ import asyncio
 import hashlib
 import json
 import os
-import threading
 from collections import Counter
 from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -187,22 +187,21 @@ def _short(message: Any) -> str:
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` to its end, also where this thread has a running event loop (a notebook): then in another thread."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        asyncio.run(work)
-        return
-    failures: list[BaseException] = []
+    """Run `work` to its end in a thread of its own, since this one may have a running event loop (a notebook).
 
-    def run() -> None:
+    A signal raises here, where it breaks nothing; `work` is then cancelled.
+    """
+    tasks: list[asyncio.Task[None]] = []
+
+    async def run() -> None:
+        tasks.append(asyncio.ensure_future(work))
+        await tasks[0]
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        running = pool.submit(asyncio.run, run())
         try:
-            asyncio.run(work)
-        except BaseException as error:  # handed over to the thread that waits
-            failures.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)  # a daemon: Ctrl-C in the waiting thread ends the program
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
+            running.result()
+        except BaseException:
+            if tasks and not running.done():
+                tasks[0].get_loop().call_soon_threadsafe(tasks[0].cancel)
+            raise

@@ -29,6 +29,11 @@ class Answer:
     usage: bool = True
 
 
+class Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # connections that wait to be taken; beyond, they would be reset
+
+
 class FaultServer:
     """Serves on a free port until closed. `says` makes the answer from the request's number (from 0) and body."""
 
@@ -48,8 +53,7 @@ class FaultServer:
 
             def log_message(self, *args: Any) -> None: ...
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
+        self.http = Listener(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     @property
@@ -61,7 +65,10 @@ class FaultServer:
         self.http.server_close()
 
     def handle(self, handler: BaseHTTPRequestHandler) -> None:
-        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        content = handler.rfile.read(int(handler.headers["Content-Length"]))
+        if not content:
+            return  # the client has gone
+        body = json.loads(content)
         with self.lock:
             number = len(self.asked)
             self.asked.append(body)

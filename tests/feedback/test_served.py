@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -304,6 +305,33 @@ def test_called_from_a_running_event_loop(serve: Callable[..., FaultServer]) -> 
             ask(judge_of(server), 3)
 
     asyncio.run(refused())
+
+
+def test_a_signal_ends_the_requests_under_way(serve: Callable[..., FaultServer], tmp_path: Path) -> None:
+    """What a handler raises (Ctrl-C) comes out at once and as it is; answers that came are kept."""
+    server = serve(lambda n, body: Answer(delay=0.0 if n < 3 else 5.0))
+    judge = judge_of(server, cache=str(tmp_path), concurrency=2, timeout=20)
+
+    def interrupt() -> None:
+        while len(server.asked) < 5:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_signal(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            ask(judge, 30)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len(server.asked) == 5
+    server.says = lambda n, body: Answer()
+    after = judge_of(server, cache=str(tmp_path))
+    assert ask(after, 30) == [1.0] * 30, after.counts
+    assert after.counts["cached"] == 3
 
 
 def test_settings_that_make_no_sense_are_refused_when_built() -> None:

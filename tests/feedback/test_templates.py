@@ -12,6 +12,7 @@ from alignment.errors import UserError
 from alignment.feedback import templates
 from alignment.feedback.judges import PairwiseJudge
 from alignment.feedback.templates import load_template
+from alignment.feedback.wrappers import Cached
 from tests.feedback.scripted import Scripted
 
 PAIR = ("prompt", "first", "second")
@@ -145,3 +146,21 @@ def test_a_judge_refuses_a_template_when_it_is_built(tmp_path: Path) -> None:
         PairwiseJudge(chat=chat, template=own(tmp_path, GOOD.replace("A: first", "A: 10")))
     with pytest.raises(UserError, match=r"unknown slot {answer}"):
         PairwiseJudge(chat=chat, template=own(tmp_path, GOOD.replace("{first}", "{first} {answer}")))
+
+
+def test_what_is_kept_by_the_cache_wrapper_hangs_on_the_template_and_not_on_the_pace(tmp_path: Path) -> None:
+    chat = Scripted(lambda conversation: "LINE A")
+    pair = ([[{"role": "user", "content": "Hi?"}]], ["a"], ["b"])
+
+    def asked(**settings: object) -> int:
+        before = len(chat.asked)
+        judge = PairwiseJudge(chat=chat, both_orders=False, **settings)  # type: ignore[arg-type]
+        assert Cached(judge, folder=str(tmp_path)).prefer(*pair) == [1.0]
+        return len(chat.asked) - before
+
+    template = own(tmp_path, GOOD)
+    assert asked(template=template) == 1
+    assert asked(template=template, concurrency=3, timeout=9.0) == 0
+    own(tmp_path, GOOD.replace("{line}'", "Be fair. {line}'"))  # the same file, another text
+    assert asked(template=template) == 1
+    assert asked(template=template, seed=4) == 1
