@@ -110,7 +110,29 @@ class EvaluationConfig:
     top_p: float = 1.0
     batch_size: int = 32
     shown: int = 6  # answers side by side
-    judge_sets: List[str] = field(default_factory=list)  # further pairs that a reward or preference model is asked
+    judge_sets: List[str] = field(default_factory=list)  # further pairs for a reward model, data.eval_limit of each
+
+
+@dataclass
+class RolloutConfig:
+    """How an online method samples. A phase samples `prompts` prompts, and then takes `epochs` passes over them."""
+
+    prompts: int = 16  # of a phase, over all processes: a multiple of training.batch_size
+    completions: int = 2  # of each prompt
+    epochs: int = 1  # passes over a phase's prompts, training.batch_size of them a step
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    batch_size: int = 32  # completions decoded at once
+    missing_end_penalty: float = 0.0  # taken off the reward of an answer that was cut at max_new_tokens
+    scale_rewards: bool = False  # divide rewards by their standard deviation over the phase
+    mixture: float = 0.125  # nash_md: the opponent's beta: 0 self-play, 1 best response to the reference
+    mixture_end: Optional[float] = None  # where it is at the end of the run, changed linearly
+    opponent_decay: Optional[float] = None  # nash_md: the opponent is the mean of past policies (Nash-EMA); 0.999
+    kl_coef_end: Optional[float] = None  # the KL's coefficient (loss.kl_coef, loss.tau) at the end of the run, linearly
+    kl_limit: Optional[float] = None  # nats an answer, over a phase
+    on_kl_limit: str = "warn"  # warn | stop | raise: the coefficient of the KL, by half
 
 
 @dataclass
@@ -129,8 +151,7 @@ class RunConfig:
     peft: PeftConfig = field(default_factory=PeftConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     loss: Dict[str, Any] = field(default_factory=dict)  # configs/loss; empty: sigmoid
-    feedback: Dict[str, Any] = field(
-        default_factory=dict
-    )  # configs/feedback: what scores, judges or criticises answers
+    feedback: Dict[str, Any] = field(default_factory=dict)  # configs/feedback: what scores, judges or criticises
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -22,24 +22,25 @@ class StepSampler(Sampler[list[int]]):
     ) -> None:
         self.examples, self.batch_size, self.steps, self.seed = examples, batch_size, steps, seed
         self.rank, self.world_size = rank, world_size
+        self._kept: dict[int, list[int]] = {}  # the permutation that was asked for last
 
     def __len__(self) -> int:
         return self.steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch, order = -1, []
         for step in range(self.steps):
-            chosen = []
-            for place in range(step * self.batch_size, (step + 1) * self.batch_size):
-                if place // self.examples != epoch:
-                    epoch = place // self.examples
-                    order = self.permutation(epoch)
-                chosen.append(order[place % self.examples])
-            yield chosen[self.rank :: self.world_size]
+            yield self.step(step)[self.rank :: self.world_size]
+
+    def step(self, step: int) -> list[int]:
+        """The indices of all processes for one step."""
+        places = range(step * self.batch_size, (step + 1) * self.batch_size)
+        return [self.permutation(place // self.examples)[place % self.examples] for place in places]
 
     def permutation(self, epoch: int) -> list[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return torch.randperm(self.examples, generator=generator).tolist()
+        if epoch not in self._kept:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            self._kept = {epoch: torch.randperm(self.examples, generator=generator).tolist()}
+        return self._kept[epoch]
 
 
 def steps_of(examples: int, batch_size: int, epochs: float) -> int:

@@ -12,7 +12,7 @@ from alignment.batching.groups import Group, Unit
 from alignment.config import DataConfig
 from alignment.data.example import Message
 from alignment.data.templates import encode_pair, encode_prompt
-from alignment.data.views import Demonstration, Pair, Unpaired
+from alignment.data.views import Demonstration, Pair, Prompt, Unpaired
 from alignment.errors import UserError
 
 
@@ -26,6 +26,7 @@ class TokenCounts:
     same_after_cut: list[str] = field(default_factory=list)  # ids: equal once cut, so nothing tells them apart
     prompt_too_long: list[str] = field(default_factory=list)
     turns_in_answer: list[str] = field(default_factory=list)  # ids: a user's turn stands in an answer
+    empty: list[str] = field(default_factory=list)  # ids: a prompt that asks nothing
 
     def as_dict(self) -> dict[str, int]:
         return {
@@ -34,6 +35,7 @@ class TokenCounts:
             "prompt_too_long": len(self.prompt_too_long),
             "same_after_cut": len(self.same_after_cut),
             "turns_in_answer": len(self.turns_in_answer),
+            **({"empty": len(self.empty)} if self.empty else {}),
         }
 
 
@@ -117,6 +119,22 @@ def demonstration_units(
     return _checked(units, len(answers), data, counts)
 
 
+def prompt_units(prompts: Sequence[Prompt], tokenizer: Any, data: DataConfig) -> tuple[list[Unit], TokenCounts]:
+    """One unit a prompt, its completion still to be sampled: the end token stands in for it. UserError as `pair_units`.
+
+    A prompt whose last turn says nothing is left out, and counted.
+    """
+    units, counts = [], TokenCounts("prompts")
+    for prompt in prompts:
+        if not prompt.messages or not prompt.messages[-1]["content"].strip():
+            counts.empty.append(prompt.id)
+            continue
+        ids = encode_prompt(tokenizer, prompt.messages, data.template)
+        if not _too_long(prompt.id, ids, data, counts):
+            units.append(Unit(prompt.id, (Group(tuple(ids), ((tokenizer.eos_token_id,),)),)))
+    return _checked(units, len(prompts), data, counts)
+
+
 def answer_units(
     answers: Sequence[Unpaired], tokenizer: Any, data: DataConfig, seed: int
 ) -> tuple[list[Unit], TokenCounts]:
@@ -169,17 +187,23 @@ def encode_group(
         return None
     encoded = [encode_pair(tokenizer, prompt, answer, data.template) for answer in answers]
     ids = encoded[0][0]
-    if len(ids) > data.max_prompt_length:
-        if data.on_bad_row == "stop":
-            raise UserError(
-                f"the prompt of {name} has {len(ids)} tokens, data.max_prompt_length is {data.max_prompt_length}:"
-                " raise it, or data.on_bad_row=skip"
-            )
-        counts.prompt_too_long.append(name)
+    if _too_long(name, ids, data, counts):
         return None
     limit = data.max_completion_length
     counts.truncated += any(len(completion) > limit for _, completion in encoded)
     return Group(tuple(ids), tuple(tuple(completion[:limit]) for _, completion in encoded))
+
+
+def _too_long(name: str, ids: Sequence[int], data: DataConfig, counts: TokenCounts) -> bool:
+    if len(ids) <= data.max_prompt_length:
+        return False
+    if data.on_bad_row == "stop":
+        raise UserError(
+            f"the prompt of {name} has {len(ids)} tokens, data.max_prompt_length is {data.max_prompt_length}:"
+            " raise it, or data.on_bad_row=skip"
+        )
+    counts.prompt_too_long.append(name)
+    return True
 
 
 def _checked(units: list[Unit], given: int, data: DataConfig, counts: TokenCounts) -> tuple[list[Unit], TokenCounts]:

@@ -6,8 +6,9 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Any
 
 from alignment.data.example import Example, Message, Preference, Response
 
@@ -73,6 +74,11 @@ class Prompt:
 
     id: str
     messages: list[Message]
+    meta: dict[str, Any] = field(default_factory=dict)  # what is known besides, such as a reference answer
+
+    @property
+    def prompt(self) -> list[Message]:
+        return self.messages
 
 
 def pairs(examples: Iterable[Example], *, rated: str = "all") -> tuple[list[Pair], Counts]:
@@ -270,5 +276,5 @@ def prompts(examples: Iterable[Example]) -> tuple[list[Prompt], Counts]:
         if key in found:
             counts["repeated"] += 1
         else:
-            found[key] = Prompt(example.id, example.prompt)
+            found[key] = Prompt(example.id, example.prompt, example.meta)
     return list(found.values()), dict(counts)

@@ -24,13 +24,13 @@ from alignment.batching.groups import Group, Unit
 from alignment.batching.packing import Batch
 from alignment.batching.units import prompt_ids
 from alignment.data.example import Message
-from alignment.evaluation.score_units import Value, gathered, score_units
 from alignment.evaluation.statistics import mean_and_se, paired_difference
 from alignment.feedback.adapters import as_reward, label
 from alignment.feedback.build import build_feedback
 from alignment.models.logps import causal_lm, sum_by_completion, token_logps
 from alignment.models.reference import reference_sums
 from alignment.rollouts.sample import Answer, sample
+from alignment.trainers.map_units import Value, gathered, score_units
 from alignment.trainers.termination import TERMINATION
 
 

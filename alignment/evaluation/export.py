@@ -99,7 +99,9 @@ def _write(source: Path, target: Path, dtype: str | None, settings: Mapping[str,
     scores = (source / CARD).is_file()
     model: Any = load_scorer(config)[0] if scores else load_model(config)
     kept = str(settings.get("dtype"))
-    model.to(getattr(torch, dtype or (kept if kept in DTYPES else "float32")))
+    if scores or kept not in DTYPES:
+        kept = "float32"  # the scores of a model in half precision are not those that were trained
+    model.to(getattr(torch, dtype or kept))
     if scores:
         shutil.copy(source / CARD, target)
     else:

@@ -14,8 +14,9 @@ from alignment.data.readers import load_examples
 from alignment.data.views import pairs
 from alignment.errors import UserError
 from alignment.evaluation.calibration import by_length, calibration, right
-from alignment.evaluation.score_units import score_units
 from alignment.evaluation.statistics import paired_difference, share_interval
+from alignment.trainers.inputs import sampled
+from alignment.trainers.map_units import score_units
 
 
 @dataclass
@@ -47,6 +48,7 @@ class HeldOutPairs:
         found, left_out = pairs(examples)
         if not found:
             raise UserError(f"evaluation.judge_sets: no pairs in {path}: {left_out}")
+        found = sampled(found, data.eval_limit, self.trainer.config.seed)
         units, counts = self.trainer.to_units(found, self.trainer.tokenizer, data)
         return units, {**left_out, **counts.as_dict()}
 

@@ -9,7 +9,8 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ from alignment.feedback.adapters import sigmoid
 from alignment.feedback.protocols import Context, Judge, Prompts, Reward
 from alignment.models.layout_check import choose_layout
 from alignment.models.loading import load_tokenizer
+from alignment.models.reference import FrozenCopy
+from alignment.models.reference_cache import fingerprint
 from alignment.models.scores import completion_scores, load_scorer
 from alignment.trainers.preference_model import antisymmetric
 
@@ -60,6 +63,11 @@ class _Trained:
             max_completion_length=self.max_completion_length,
         )
 
+    def identity(self) -> dict[str, Any]:
+        """What its word depends on: the weights themselves, since a run folder may be written anew."""
+        limits = {"prompt": self.max_prompt_length, "completion": self.max_completion_length}
+        return {"weights": fingerprint(FrozenCopy(self.model), "no").hex(), **limits, **asdict(self.card)}
+
     def encode(self, prompt: list[Message], answers: Sequence[str]) -> Group | None:
         """The prompt with its answers as token ids; None where the prompt is too long, which is counted."""
         counts = TokenCounts("answers")
@@ -85,6 +93,9 @@ class RewardModel(_Trained, Reward):
     """A scalar reward model; of several objectives the mean, or the sum with `weights`."""
 
     weights: list[float] | None = None
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "weighting": self.weighting.tolist()}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -165,6 +165,7 @@ def _load(folder: str, config: ModelConfig, heads: int) -> tuple[Any, list[str]]
     )
     if not hasattr(model, HEAD):
         raise UserError(f"model.path={config.path}: {type(model).__name__} keeps no head named '{HEAD}'")
+    getattr(model, HEAD).float()  # a few thousand numbers that decide everything
     missing = [name for name in info["missing_keys"] if "rotary" not in name]
     for adapter in reversed(adapters):
         model = merge_adapter(model, adapter)

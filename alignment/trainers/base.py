@@ -52,6 +52,7 @@ class AlignmentTrainer(Trainer):
     """
 
     held_out_kind = "pairs"  # what a unit is: its name in the summary
+    filler_completions = 2  # of a unit
 
     def __init__(
         self,
@@ -88,7 +89,9 @@ class AlignmentTrainer(Trainer):
             self.add_callback(EarlyStoppingCallback(training.early_stopping))
         self.tokenizer, self.pad_id = tokenizer, tokenizer.pad_token_id
         # Fills up a rank's micro-batches with weight zero: sharded models hang unless all ranks run equally many.
-        self.filler = Unit("filler", (Group((self.pad_id,), ((self.pad_id,), (self.pad_id,))),), {"p_chosen": 1.0})
+        nothing = Group((self.pad_id,), ((self.pad_id,),) * self.filler_completions)
+        self.filler = Unit("filler", (nothing,), {}, (nothing,))
+        self.examples_in_step = training.batch_size
         self.statistic: torch.Tensor | None = None
         self.sums = MetricSums()
         self.tokens_since_log = 0
@@ -129,7 +132,7 @@ class AlignmentTrainer(Trainer):
         started = time.perf_counter()
         model.train()
         # DDP takes the mean over ranks, the step wants the sum over all ranks divided by the number of examples.
-        weight = self.accelerator.num_processes / self.config.training.batch_size
+        weight = self.accelerator.num_processes / self.examples_in_step
         self.statistic = self.step_statistics(model, inputs["units"], training=True)
         pieces = self.micro_batches(inputs["units"])
         total = torch.zeros((), device=self.args.device)

@@ -7,7 +7,6 @@ Loss: any of losses/pairwise.py and losses/reference_free.py, a weighted sum, or
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,48 +22,39 @@ from alignment.losses.record import LossOutput, PairLogps
 from alignment.models.logps import sum_by_completion, token_logps, token_logps_and_squares
 from alignment.models.reference import reference_sums
 from alignment.models.reference_cache import fingerprint, key, open_cache
-from alignment.trainers.inputs import Source, load_pairs
+from alignment.trainers.inputs import load_pairs
 from alignment.trainers.loss_settings import build_loss
-from alignment.trainers.offline import OfflineTrainer
+from alignment.trainers.policy import PolicyTrainer
 from alignment.trainers.termination import TERMINATION
 
 SCORED_AT_ONCE = 1024  # pairs scored before their sums are kept on disk: what a kill while precomputing loses
 
 
-class DPOTrainer(OfflineTrainer):
+class DPOTrainer(PolicyTrainer):
     """Train a policy on preference pairs.
 
-    Args: as of `OfflineTrainer`; `train` and `eval` may be lists of `Pair`.
+    Args: as of `PolicyTrainer`; `train` and `eval` may be lists of `Pair`.
         loss: a function PairLogps -> LossOutput in place of config.loss. One that reads no reference says so by an
             attribute `needs_reference = False`.
     """
+
+    load = staticmethod(load_pairs)
 
     def __init__(
         self,
         model: Any = None,
         config: RunConfig | None = None,
         *,
-        train: Source = None,
-        eval: Source = None,
         loss: Callable[[PairLogps], LossOutput] | None = None,
-        tokenizer: Any = None,
-        folder: str | Path | None = None,
-        callbacks: Sequence[Any] = (),
+        **rest: Any,
     ) -> None:
-        config = config or RunConfig()
-        self.loss = _as_pair_loss(loss) if loss else build_loss(config.loss)
-        super().__init__(
-            model,
-            config,
-            load=load_pairs,
-            train=train,
-            eval=eval,
-            tokenizer=tokenizer,
-            folder=folder,
-            callbacks=callbacks,
-            needs_reference=self.loss.needs_reference,
-        )
+        self.own_loss = loss
+        super().__init__(model, config, **rest)
         self.reference_cache: dict[tuple, Tensor] = {}
+
+    def choose_loss(self, config: RunConfig) -> None:
+        self.loss = _as_pair_loss(self.own_loss) if self.own_loss else build_loss(config.loss)
+        self.needs_reference = self.loss.needs_reference
 
     def compute(self, model: nn.Module, units: Sequence[Unit], batch: Batch) -> LossOutput:
         """log pi of both answers, log ref of both answers, and the loss on their differences (eq. 7)."""

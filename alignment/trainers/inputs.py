@@ -14,12 +14,12 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.batching.groups import Unit
-from alignment.batching.units import TokenCounts, answer_units, demonstration_units, pair_units
+from alignment.batching.units import TokenCounts, answer_units, demonstration_units, pair_units, prompt_units
 from alignment.config import DataConfig, RunConfig
 from alignment.data.example import Message
 from alignment.data.readers import load_examples
 from alignment.data.templates import check_tokenizer
-from alignment.data.views import Demonstration, Pair, Unpaired, demonstrations, pairs, unpaired
+from alignment.data.views import Demonstration, Pair, Prompt, Unpaired, demonstrations, pairs, prompts, unpaired
 from alignment.errors import UserError
 from alignment.models.adapters import add_adapter, is_adapted
 from alignment.models.loading import load_model, load_tokenizer
@@ -50,6 +50,7 @@ class TrainingData:
     train: list[Unit]
     evaluation: list[Unit]
     prompts: list[list[Message]]  # held-out, without repeats
+    records: dict[str, Any]  # what was read for training, by id
     counts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -81,6 +82,11 @@ def load_demonstrations(train: Source, evaluation: Source, tokenizer: Any, confi
     )
 
 
+def load_prompts(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig) -> TrainingData:
+    """The same for prompts that answers are sampled to."""
+    return load_view(train, evaluation, tokenizer, config, View(Prompt, prompts, prompt_units, "prompt"))
+
+
 def load_view(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig, view: View) -> TrainingData:
     """What `view` makes of the training and the held-out source. None stands for the paths of config.data."""
     data, counts = config.data, {}
@@ -93,15 +99,16 @@ def load_view(train: Source, evaluation: Source, tokenizer: Any, config: RunConf
         held_out, counts["eval"] = _read(evaluation, data, data.eval_split, config.seed, view)
     else:
         found, held_out = split_by_prompt(found, data.eval_fraction)
-    found = _sample(found, data.limit, config.seed)
-    held_out = _sample(held_out, data.eval_limit, config.seed)
+    found = sampled(found, data.limit, config.seed)
+    held_out = sampled(held_out, data.eval_limit, config.seed)
     train_units, tokens = view.units(found, tokenizer, data)
     counts["train"] |= tokens.as_dict()
     eval_units: list[Unit] = []
     if held_out:
         eval_units, tokens = view.units(held_out, tokenizer, data)
         counts["eval"] = counts.get("eval", {}) | tokens.as_dict()
-    return TrainingData(train_units, eval_units, _distinct_prompts(held_out), counts)
+    records = {record.id: record for record in found}
+    return TrainingData(train_units, eval_units, _distinct_prompts(held_out), records, counts)
 
 
 def _read(source: Source, data: DataConfig, split: str, seed: int, view: View) -> tuple[list[Any], dict[str, Any]]:
@@ -139,7 +146,8 @@ def _hash(pair: Any) -> bytes:
     return hashlib.blake2b(json.dumps(pair.prompt, sort_keys=True).encode(), digest_size=8).digest()
 
 
-def _sample(found: list[Any], limit: int | None, seed: int) -> list[Any]:
+def sampled(found: list[Any], limit: int | None, seed: int) -> list[Any]:
+    """At most `limit` of them, the same ones for a seed."""
     if limit is None or len(found) <= limit:
         return found
     return random.Random(seed).sample(found, limit)

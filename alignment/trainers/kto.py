@@ -14,56 +14,35 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from alignment.batching.groups import Group, Unit
+from alignment.batching.groups import Unit
 from alignment.batching.packing import Batch
 from alignment.config import RunConfig
 from alignment.losses.record import LossOutput, UnpairedLogps
 from alignment.models.logps import sum_by_completion, token_logps
 from alignment.models.reference import eval_mode, reference_sums
-from alignment.trainers.inputs import Source, load_answers
+from alignment.trainers.inputs import load_answers
 from alignment.trainers.loss_settings import build_unpaired_loss
-from alignment.trainers.offline import OfflineTrainer
+from alignment.trainers.policy import PolicyTrainer
 
 
-class KTOTrainer(OfflineTrainer):
+class KTOTrainer(PolicyTrainer):
     """Train a policy on single answers, each desirable or not; the answers of a pair are one of either.
 
-    Args: as of `OfflineTrainer`; `train` and `eval` may be lists of `Unpaired`.
+    Args: as of `PolicyTrainer`; `train` and `eval` may be lists of `Unpaired`.
     """
 
+    method, default_loss = "kto", "kto"
+    load = staticmethod(load_answers)
     held_out_kind = "answers"
+    filler_completions = 1
 
-    def __init__(
-        self,
-        model: Any = None,
-        config: RunConfig | None = None,
-        *,
-        train: Source = None,
-        eval: Source = None,
-        tokenizer: Any = None,
-        folder: str | Path | None = None,
-        callbacks: Sequence[Any] = (),
-    ) -> None:
-        config = config or RunConfig(method="kto", loss={"name": "kto"})
+    def choose_loss(self, config: RunConfig) -> None:
         self.loss = build_unpaired_loss(config.loss)
         self.shift = RewardShift(config.loss.get("beta", 0.1)) if config.loss.get("name") == "bco" else None
-        super().__init__(
-            model,
-            config,
-            load=load_answers,
-            train=train,
-            eval=eval,
-            tokenizer=tokenizer,
-            folder=folder,
-            callbacks=callbacks,
-        )
-        nothing = Group((self.pad_id,), ((self.pad_id,),))
-        self.filler = Unit("filler", (nothing,), {"desirable": 1.0}, (nothing,))
 
     def save_method_state(self, folder: Path) -> None:
         super().save_method_state(folder)
@@ -116,7 +95,7 @@ class KTOTrainer(OfflineTrainer):
 
 def desirable(units: Sequence[Unit]) -> Tensor:
     """(len(units),) bool: which answers are."""
-    return torch.tensor([unit.values["desirable"] > 0 for unit in units])
+    return torch.tensor([unit.values.get("desirable", 1.0) > 0 for unit in units])
 
 
 class RewardShift:

@@ -7,56 +7,35 @@ Models: the policy alone. Loss: losses/likelihood.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from alignment.batching.groups import Group, Unit
+from alignment.batching.groups import Unit
 from alignment.batching.packing import Batch
 from alignment.config import RunConfig
 from alignment.losses.likelihood import nll
 from alignment.losses.record import LossOutput
 from alignment.models.logps import sum_by_completion, token_logps
-from alignment.trainers.inputs import Source, load_demonstrations
+from alignment.trainers.inputs import load_demonstrations
 from alignment.trainers.loss_settings import build_sft_loss
-from alignment.trainers.offline import OfflineTrainer
+from alignment.trainers.policy import PolicyTrainer
 
 
-class SFTTrainer(OfflineTrainer):
+class SFTTrainer(PolicyTrainer):
     """Train a policy on answers to imitate.
 
-    Args: as of `OfflineTrainer`; `train` and `eval` may be lists of `Demonstration`.
+    Args: as of `PolicyTrainer`; `train` and `eval` may be lists of `Demonstration`.
     """
 
+    method, default_loss = "sft", "nll"
+    load = staticmethod(load_demonstrations)
     held_out_kind = "answers"
+    needs_reference = False
+    filler_completions = 1
 
-    def __init__(
-        self,
-        model: Any = None,
-        config: RunConfig | None = None,
-        *,
-        train: Source = None,
-        eval: Source = None,
-        tokenizer: Any = None,
-        folder: str | Path | None = None,
-        callbacks: Sequence[Any] = (),
-    ) -> None:
-        config = config or RunConfig(method="sft", loss={"name": "nll"})
+    def choose_loss(self, config: RunConfig) -> None:
         self.mean = build_sft_loss(config.loss)
-        super().__init__(
-            model,
-            config,
-            load=load_demonstrations,
-            train=train,
-            eval=eval,
-            tokenizer=tokenizer,
-            folder=folder,
-            callbacks=callbacks,
-            needs_reference=False,
-        )
-        self.filler = Unit("filler", (Group((self.pad_id,), ((self.pad_id,),)),))
 
     def step_statistics(self, model: nn.Module, units: Sequence[Unit], training: bool) -> Tensor | None:
         """Mean tokens of an answer in the step, over all ranks; the token ids say it, no pass is needed."""

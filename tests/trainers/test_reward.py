@@ -211,12 +211,36 @@ def test_what_is_no_reward_model_is_refused_in_one_line(tmp_path: Path) -> None:
         RewardModel(str(reward))
 
 
+def test_the_cache_asks_once_and_knows_one_model_from_another(tmp_path: Path) -> None:
+    first, second = (trained(tmp_path / peft, peft) for peft in ("lora", "none"))
+    settings = {"name": "cached", "folder": str(tmp_path / "cache")}
+    found = []
+    for path in (first, second, first):
+        cached = build_feedback({**settings, "of": {"name": "reward_model", "path": str(path)}})
+        found.append((cached.score(PROMPTS, ANSWERS), cached.counts["cached"]))
+    assert found[0][0] == found[2][0] != found[1][0]
+    assert [asked for _, asked in found] == [0, 0, len(ANSWERS)]
+
+
 def test_a_prompt_that_is_too_long_has_no_verdict(tmp_path: Path) -> None:
     model = RewardModel(str(trained(tmp_path)), max_prompt_length=40)
     long = [{"role": "user", "content": "word " * 200}]
     found = model.score([PROMPTS[0], long], [ANSWERS[0], ANSWERS[0]])
     assert found[0] == found[0] and found[1] != found[1]
     assert model.counts == {"prompt too long": 1}
+
+
+def test_bfloat16_weights_keep_a_float32_head(tmp_path: Path) -> None:
+    settings = config()
+    settings.model.dtype = "bfloat16"
+    run = RewardTrainer(config=settings, train=some_pairs(), folder=tmp_path)
+    run.train()
+    run.save_policy(tmp_path / "model")
+    assert run.layout == "shared"
+    assert all(
+        torch.isfinite(torch.tensor(RewardModel(str(tmp_path), dtype=dtype).score(PROMPTS, ANSWERS))).all()
+        for dtype in ("bfloat16", "float32")
+    )
 
 
 def test_shared_and_padded_rows_score_the_same(tmp_path: Path) -> None:

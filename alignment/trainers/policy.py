@@ -1,4 +1,4 @@
-"""What the trainers on given answers share: policy, data and reference from one configuration."""
+"""What the trainers of a policy share: the policy, its data and its reference from one configuration."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from transformers import TrainerCallback, set_seed
 
 from alignment.config import RunConfig
 from alignment.config_check import check_values
+from alignment.errors import UserError
 from alignment.models.adapters import is_adapted
 from alignment.models.layout_check import choose_layout
 from alignment.models.loading import load_model
-from alignment.models.logps import attach
+from alignment.models.logps import attach, causal_lm
 from alignment.models.reference import AdapterOff, MovingCopy, Reference, build_reference
 from alignment.trainers.base import AlignmentTrainer
 from alignment.trainers.inputs import Source, TrainingData, load_policy
@@ -24,49 +25,59 @@ from alignment.trainers.inputs import Source, TrainingData, load_policy
 REFERENCE = "reference.safetensors"  # in a checkpoint, where the reference moves
 
 
-class OfflineTrainer(AlignmentTrainer):
-    """A trainer on answers that are there already.
+class PolicyTrainer(AlignmentTrainer):
+    """A trainer of a language model, on answers that are there already or are sampled on the way.
+
+    A method says what it reads (`load`) and chooses its loss (`choose_loss`), and then `compute`s it.
 
     Args:
         model: a built-in's name, folder, hub id or GGUF file; or a loaded model, then with `tokenizer`; None takes
             config.model.
-        config: settings.
-        load: from (train, eval, tokenizer, config) to units, as in trainers/inputs.py.
+        config: settings; None takes the method's defaults.
         train, eval: a path, Examples, or a list of the view's records; None takes config.data.
         folder: where metrics and checkpoints go; None takes config.output_dir.
-        needs_reference: False where the loss reads none: then there is no second set of weights, unless asked for.
+        callbacks: further transformers callbacks.
     """
+
+    method, default_loss = "dpo", "sigmoid"  # of a trainer without a config
+    load: Callable[..., TrainingData]  # from (train, eval, tokenizer, config) to units, as in trainers/inputs.py
+    needs_reference = True  # False where the loss reads none: then no second set of weights, unless asked for
 
     def __init__(
         self,
-        model: Any,
-        config: RunConfig,
+        model: Any = None,
+        config: RunConfig | None = None,
         *,
-        load: Callable[..., TrainingData],
         train: Source = None,
         eval: Source = None,
         tokenizer: Any = None,
         folder: str | Path | None = None,
         callbacks: Sequence[Any] = (),
-        needs_reference: bool = True,
     ) -> None:
+        config = config or RunConfig(method=self.method, loss={"name": self.default_loss})
         check_values(config)
+        self.choose_loss(config)
         set_seed(config.seed)  # a fresh adapter is random
         policy, tokenizer = load_policy(model, tokenizer, config)
-        self.data = load(train, eval, tokenizer, config)
+        self.data = self.load(train, eval, tokenizer, config)
         run_folder = Path(folder or config.output_dir or f"outputs/{config.method}")
         run_folder.mkdir(parents=True, exist_ok=True)
         super().__init__(policy, tokenizer, config, run_folder, self.data.train, self.data.evaluation, callbacks)
         other = None
         if config.reference.path:
             other = attach(load_model(replace(config.model, path=config.reference.path))).to(self.args.device)
+            refuse_other_vocabulary(policy, other, config)
             layout, note = choose_layout(other, self.layout)  # both score the same batches
             if layout != self.layout:
                 self.layout, self.layout_note = layout, note
-        wanted = needs_reference or is_adapted(policy) or other is not None or config.reference.kind == "frozen_copy"
+        wanted = self.needs_reference or is_adapted(policy) or other or config.reference.kind == "frozen_copy"
         self.reference: Reference | None = build_reference(policy, config.reference, other) if wanted else None
         if isinstance(self.reference, MovingCopy):
             self.add_callback(_MoveReference(self.reference, policy, config.reference.update_steps or 1))
+
+    def choose_loss(self, config: RunConfig) -> None:
+        """Make the loss of `config`, before a model is loaded: what is wrong with it is said at once."""
+        raise NotImplementedError
 
     def save_method_state(self, folder: Path) -> None:
         if isinstance(self.reference, MovingCopy) and self.is_world_process_zero():
@@ -83,6 +94,16 @@ class OfflineTrainer(AlignmentTrainer):
             policy = self.accelerator.unwrap_model(self.model)
             return AdapterOff(policy) if is_adapted(policy) else None
         return self.reference
+
+
+def refuse_other_vocabulary(policy: Any, other: Any, config: RunConfig) -> None:
+    """Token ids mean the same to both only where the vocabularies are the same size, at the least."""
+    sizes = [causal_lm(each).config.get_text_config().vocab_size for each in (policy, other)]
+    if sizes[0] != sizes[1]:
+        raise UserError(
+            f"reference.path={config.reference.path} has a vocabulary of {sizes[1]} tokens, the policy one of "
+            f"{sizes[0]}: the reference must be of the same family"
+        )
 
 
 class _MoveReference(TrainerCallback):

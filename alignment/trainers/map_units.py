@@ -1,0 +1,63 @@
+"""Something about each unit, from all processes: how before and after are measured, and how samples are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from alignment.batching.groups import Unit
+from alignment.batching.packing import Batch
+from alignment.losses.record import LossOutput
+from alignment.models.reference import eval_mode
+from alignment.trainers.termination import TERMINATION
+
+Value = Callable[[nn.Module, Sequence[Unit], Batch], Tensor]
+Found = TypeVar("Found")
+
+
+def score_units(trainer: Any, units: Sequence[Unit], value: Value) -> list[float]:
+    """`value(model, units, batch)` (one number a unit) of every unit, in order, without gradient or dropout."""
+    return map_units(trainer, units, lambda model, piece, batch: value(model, piece, batch).tolist())
+
+
+def token_rows(trainer: Any, units: Sequence[Unit], value: Value) -> list[tuple[tuple[float, ...], ...]]:
+    """`value(model, units, batch)` (one number a completion token) of every unit, as a row for each completion."""
+
+    def rows(model: nn.Module, piece: Sequence[Unit], batch: Batch) -> list[tuple[tuple[float, ...], ...]]:
+        split = value(model, piece, batch).cpu().split(batch.lengths.tolist())
+        each = iter(tuple(row.tolist()) for row in split)
+        return [tuple(next(each) for _ in range(unit.completions)) for unit in piece]
+
+    return map_units(trainer, units, rows)
+
+
+def map_units(
+    trainer: Any, units: Sequence[Unit], value: Callable[[nn.Module, Sequence[Unit], Batch], list[Found]]
+) -> list[Found]:
+    """`value` (a list of one thing a unit) of every unit, in order. Every process takes a share and gets all."""
+    found: list[tuple[int, Found]] = []
+    place = {id(unit): number for number, unit in enumerate(units)}
+
+    def compute(model: nn.Module, piece: Sequence[Unit], batch: Batch) -> LossOutput:
+        things = value(model, piece, batch)
+        found.extend((place[id(unit)], thing) for unit, thing in zip(piece, things, strict=True) if id(unit) in place)
+        return LossOutput(torch.zeros(len(piece)))
+
+    share = units[trainer.accelerator.process_index :: trainer.accelerator.num_processes]
+    with eval_mode(trainer.model_wrapped):
+        for piece in trainer.micro_batches(share):
+            trainer.run(trainer.model_wrapped, piece or [trainer.filler], compute)
+            TERMINATION.raise_if_agreed(trainer.accelerator)
+    return [thing for _, thing in sorted(gathered(trainer, found), key=lambda item: item[0])]
+
+
+def gathered(trainer: Any, items: list) -> list:
+    """The items of all processes."""
+    if trainer.accelerator.num_processes == 1:
+        return items
+    from accelerate.utils import gather_object
+
+    return gather_object(items)
