@@ -31,6 +31,8 @@ from alignment.launch.quiet import quiet_libraries
 from alignment.trainers.checkpoints import find_resume
 from alignment.trainers.dpo import DPOTrainer
 from alignment.trainers.kto import KTOTrainer
+from alignment.trainers.nash_md import NashMDTrainer
+from alignment.trainers.p3o import P3OTrainer
 from alignment.trainers.preference_model import PreferenceModelTrainer
 from alignment.trainers.progress import ProgressBar
 from alignment.trainers.reward import RewardTrainer
@@ -41,6 +43,8 @@ from alignment.trainers.termination import TERMINATION
 METHODS: dict[str, Callable[..., Any]] = {
     "dpo": DPOTrainer,
     "kto": KTOTrainer,
+    "nash_md": NashMDTrainer,
+    "p3o": P3OTrainer,
     "preference_model": PreferenceModelTrainer,
     "reward": RewardTrainer,
     "sft": SFTTrainer,
@@ -158,7 +162,8 @@ def describe(trainer: Any, console: Console) -> None:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     console.print(
-        f"{len(trainer.train_units)} training {trainer.held_out_kind}, {len(trainer.eval_units)} held out; "
+        f"{len(trainer.train_units)} training {trainer.held_out_kind}, "
+        f"{len(trainer.eval_units) or len(trainer.data.prompts)} held out; "
         f"{trainer.args.max_steps} steps of {trainer.config.training.batch_size}; "
         f"{trained / 1e6:.1f} of {total / 1e6:.0f} million weights trained",
         highlight=False,

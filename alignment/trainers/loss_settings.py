@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from alignment.config import LOSS_MODIFIERS
 from alignment.errors import UserError, nearest, unknown
 from alignment.imports import import_named
-from alignment.losses import pairwise, reference_free, unpaired
+from alignment.losses import pairwise, policy_gradient, reference_free, unpaired
 from alignment.losses.combine import PairLoss, Term
 from alignment.losses.modifiers import DIVERGENCES
 from alignment.losses.record import LossOutput
@@ -57,6 +57,10 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "weight": (-math.inf, math.inf, True, True),
     "margin_weight": (0, math.inf, False, True),
     "centring": (0, math.inf, False, True),
+    "kl_coef": (0, math.inf, False, True),
+    "nash_md.tau": (0, math.inf, False, True),
+    "epsilon": (0, 1, True, True),
+    "ratio_limit": (1, math.inf, True, True),
     "divergence_alpha": (0, 1, True, True),
     "ld_alpha": (0, 1, False, False),
 }
@@ -65,6 +69,8 @@ CHOICES = {
     "divergence": DIVERGENCES,
     "weighting": ("wpo", None),
     "mean": ("token", "sequence"),
+    "clipping": ("separate", "joint"),
+    "kl": ("sequence", "token"),
 }
 
 
@@ -104,6 +110,24 @@ def build_reward_loss(settings: Mapping[str, Any]) -> Loss:
     if name != "bradley_terry":
         raise UserError(f"loss.name={name}: a model that scores answers is trained with loss=bradley_terry")
     return _bound(bradley_terry, name, rest, "loss")
+
+
+ON_SAMPLES: dict[str, Loss] = {
+    "p3o": policy_gradient.p3o,
+    "nash_md": policy_gradient.nash_md,
+    "rloo": policy_gradient.rloo,
+    "grpo": policy_gradient.grpo,
+    "reinforce": policy_gradient.reinforce,
+}
+
+
+def build_policy_loss(settings: Mapping[str, Any], names: Sequence[str]) -> Loss:
+    """One of the losses `names` on sampled completions. Raises UserError as `build_loss`."""
+    rest = dict(settings)
+    name = str(rest.pop("name", names[0]))
+    if name not in names:
+        raise UserError(f"loss.name={name}: this method is trained with loss={' or '.join(names)}")
+    return _bound(ON_SAMPLES[name], name, rest, "loss", given=2 if name in ("nash_md", "reinforce") else 1)
 
 
 def build_sft_loss(settings: Mapping[str, Any]) -> str:
@@ -166,6 +190,12 @@ def _bound(function: Loss, name: str, settings: Mapping[str, Any], where: str, g
 
 
 def _check(label: str, key: str, value: Any, name: str = "") -> None:
+    if key == "scale":
+        if not isinstance(value, bool):
+            raise UserError(f"{label}={value}: true or false is needed")
+        return
+    if value is None and key == "epsilon":
+        return
     if key in CHOICES:
         if value not in CHOICES[key]:
             options = [str(option) for option in CHOICES[key] if option is not None]
