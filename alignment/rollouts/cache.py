@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer
 
+KNOWN_LAYERS = {"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}  # by name: older versions lack the last one
 ROOM = 128  # positions that a full buffer grows by
 
 
@@ -58,9 +59,7 @@ def make_cache(core: Any) -> DynamicCache:
     if not core._supports_default_dynamic_cache():
         raise ValueError("it has a cache of its own kind")
     cache = DynamicCache(config=core.config)
-    others = {type(layer).__name__ for layer in cache.layers} - {
-        kind.__name__ for kind in (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
-    }
+    others = {type(layer).__name__ for layer in cache.layers} - KNOWN_LAYERS
     if others:
         raise ValueError(f"its cache has layers of the kind {', '.join(sorted(others))}")
     cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
