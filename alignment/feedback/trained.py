@@ -28,8 +28,7 @@ from alignment.models.layout_check import choose_layout
 from alignment.models.loading import load_tokenizer
 from alignment.models.reference import FrozenCopy
 from alignment.models.reference_cache import fingerprint
-from alignment.models.scores import completion_scores, load_scorer
-from alignment.trainers.preference_model import antisymmetric
+from alignment.models.scores import antisymmetric, completion_scores, load_scorer
 
 
 @dataclass

@@ -30,9 +30,12 @@ from alignment.launch.folders import choose_run_folder, probe_writable
 from alignment.launch.quiet import quiet_libraries
 from alignment.trainers.checkpoints import find_resume
 from alignment.trainers.dpo import DPOTrainer
+from alignment.trainers.expert_iteration import ExpertIterationTrainer
 from alignment.trainers.kto import KTOTrainer
 from alignment.trainers.nash_md import NashMDTrainer
+from alignment.trainers.online_dpo import OnlineDPOTrainer
 from alignment.trainers.p3o import P3OTrainer
+from alignment.trainers.policy_gradient import PolicyGradientTrainer
 from alignment.trainers.preference_model import PreferenceModelTrainer
 from alignment.trainers.progress import ProgressBar
 from alignment.trainers.reward import RewardTrainer
@@ -42,9 +45,12 @@ from alignment.trainers.termination import TERMINATION
 
 METHODS: dict[str, Callable[..., Any]] = {
     "dpo": DPOTrainer,
+    "expert_iteration": ExpertIterationTrainer,
     "kto": KTOTrainer,
     "nash_md": NashMDTrainer,
+    "online_dpo": OnlineDPOTrainer,
     "p3o": P3OTrainer,
+    "policy_gradient": PolicyGradientTrainer,
     "preference_model": PreferenceModelTrainer,
     "reward": RewardTrainer,
     "sft": SFTTrainer,

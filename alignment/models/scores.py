@@ -72,6 +72,12 @@ def completion_scores(model: nn.Module, batch: Batch) -> Tensor:
     return call(model, batch, {"ends": batch.ends})["scores"]
 
 
+def antisymmetric(scores: Tensor) -> Tensor:
+    """Scores (2B, 1) of (first, second) and (second, first) by turns -> the logits (B,) of first ≻ second."""
+    both = scores.view(-1, 2)
+    return (both[:, 0] - both[:, 1]) / 2
+
+
 def attach_scores(model: nn.Module) -> nn.Module:
     """Patch the `forward` of the scoring model in `model` (once); returns `model`."""
     core = causal_lm(model)

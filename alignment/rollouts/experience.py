@@ -58,6 +58,15 @@ class Experience(Unit):
         groups = (Group(tuple(group["prompt"]), fixed(group["completions"])),)
         return cls(stored["id"], groups, stored["values"], **rest)
 
+    def only(self, places: Sequence[int]) -> Experience:
+        """The completions at these places alone, in this order; before they are scored."""
+        group = self.groups[0]
+        kept: dict[str, Any] = {
+            name: tuple(getattr(self, name)[place] for place in places) for name in ("texts", "finished", "rewards")
+        }
+        groups = (Group(group.prompt, tuple(group.completions[place] for place in places)),)
+        return replace(self, groups=groups, **kept)
+
     def judged(self, rewards: Sequence[float], **values: float) -> Experience:
         return replace(self, rewards=tuple(rewards), values={**self.values, **values})
 

@@ -17,7 +17,7 @@ from alignment.batching.packing import Batch
 from alignment.batching.units import ordered_units
 from alignment.losses.record import LossOutput
 from alignment.losses.reward import PairScores
-from alignment.models.scores import completion_scores
+from alignment.models.scores import antisymmetric, completion_scores
 from alignment.trainers.reward import RewardTrainer
 
 
@@ -38,9 +38,3 @@ class PreferenceModelTrainer(RewardTrainer):
     def logits(self, model: nn.Module, units: Sequence[Unit], batch: Batch) -> Tensor:
         """(len(units),) log-odds that the chosen answer is the better one."""
         return antisymmetric(completion_scores(model, batch))
-
-
-def antisymmetric(scores: Tensor) -> Tensor:
-    """Scores (2B, 1) of (first, second) and (second, first) by turns -> the logits (B,) of first ≻ second."""
-    both = scores.view(-1, 2)
-    return (both[:, 0] - both[:, 1]) / 2

@@ -7,6 +7,7 @@ Models: the policy alone. Loss: losses/likelihood.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,13 +39,7 @@ class SFTTrainer(PolicyTrainer):
         self.mean = build_sft_loss(config.loss)
 
     def step_statistics(self, model: nn.Module, units: Sequence[Unit], training: bool) -> Tensor | None:
-        """Mean tokens of an answer in the step, over all ranks; the token ids say it, no pass is needed."""
-        if self.mean == "sequence":
-            return None
-        lengths = [len(unit.groups[0].completions[0]) for unit in units]
-        total = torch.tensor([sum(lengths), len(lengths)], dtype=torch.float32, device=self.args.device)
-        total = self.accelerator.reduce(total, "sum")
-        return total[0] / total[1]
+        return mean_length(self, units) if self.mean == "token" else None
 
     def compute(self, model: nn.Module, units: Sequence[Unit], batch: Batch) -> LossOutput:
         """-log pi of each answer."""
@@ -53,3 +48,11 @@ class SFTTrainer(PolicyTrainer):
     def nats_per_token(self, model: nn.Module, units: Sequence[Unit], batch: Batch) -> Tensor:
         """(len(units),) -log pi of each answer over its tokens."""
         return nll(sum_by_completion(token_logps(model, batch), batch), batch.lengths).values
+
+
+def mean_length(trainer: Any, units: Sequence[Unit]) -> Tensor:
+    """Mean tokens of an answer in the step, over all ranks; the token ids say it, no pass is needed."""
+    lengths = [len(unit.groups[0].completions[0]) for unit in units]
+    total = torch.tensor([sum(lengths), len(lengths)], dtype=torch.float32, device=trainer.args.device)
+    total = trainer.accelerator.reduce(total, "sum")
+    return total[0] / total[1]

@@ -105,12 +105,24 @@ def test_sft_in_process(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "held-out nats per token" in capsys.readouterr().out
 
 
+ONLINE = ["expert_iteration", "grpo", "nash_md", "online_dpo", "p3o", "reinforce", "rloo"]
+SMALL = ["rollout.prompts=8", "rollout.max_new_tokens=12", "training.batch_size=4"]
+
+
+@pytest.mark.parametrize("recipe", ONLINE)
+def test_online_recipes_in_process(recipe: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert main([f"recipe={recipe}", "model=tiny", "seed=3", *FEW, *SMALL, f"output_dir={run}"]) == 0
+    check(run, recipe, None)
+    assert (run / "rollouts.jsonl").stat().st_size > 0
+
+
 def test_two_processes_run_every_trainer_to_its_end(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     program = [
         "train.py",
         "-m",
-        "recipe=dpo,kto,preference_model,reward,sft",
+        "recipe=dpo,kto,nash_md,preference_model,reward,sft",
         "model=tiny",
         "seed=3",
         *FEW,
@@ -121,10 +133,11 @@ def test_two_processes_run_every_trainer_to_its_end(tmp_path: Path) -> None:
     summary = check(sweep / "0_recipe=dpo")
     assert summary["data"]["train"]["pairs"] > 100
     check(sweep / "1_recipe=kto", "kto", "answers")
-    check_ranking(sweep / "2_recipe=preference_model", "preference_model")
-    check_ranking(sweep / "3_recipe=reward", "reward")
-    check(sweep / "4_recipe=sft", "sft", None)
-    assert done.stdout.count("score: plain_words") == 3  # rank 0 alone speaks
+    check(sweep / "2_recipe=nash_md", "nash_md", None)
+    check_ranking(sweep / "3_recipe=preference_model", "preference_model")
+    check_ranking(sweep / "4_recipe=reward", "reward")
+    check(sweep / "5_recipe=sft", "sft", None)
+    assert done.stdout.count("score: plain_words") == 4  # rank 0 alone speaks
 
 
 @pytest.mark.slow

@@ -22,11 +22,21 @@ from alignment.config import (
     TrainingConfig,
 )
 from alignment.data.views import Prompt
+from alignment.trainers.expert_iteration import ExpertIterationTrainer
 from alignment.trainers.nash_md import NashMDTrainer
+from alignment.trainers.online_dpo import OnlineDPOTrainer
 from alignment.trainers.p3o import P3OTrainer
+from alignment.trainers.policy_gradient import PolicyGradientTrainer
 from tests.trainers.pairs import some_pairs
 
-TRAINERS: dict[str, Any] = {"p3o": P3OTrainer, "nash_md": NashMDTrainer}
+TRAINERS: dict[str, Any] = {
+    "p3o": P3OTrainer,
+    "nash_md": NashMDTrainer,
+    "online_dpo": OnlineDPOTrainer,
+    "expert_iteration": ExpertIterationTrainer,
+    **dict.fromkeys(("rloo", "grpo", "reinforce"), PolicyGradientTrainer),
+}
+LOSSES = {"online_dpo": "sigmoid", "expert_iteration": "nll"}
 
 
 def prompts() -> list[Prompt]:
@@ -45,7 +55,7 @@ def config(method: str, steps: int, **rollout: Any) -> RunConfig:
         model=ModelConfig(path="tiny"),
         data=DataConfig(eval_fraction=0.0),
         peft=PeftConfig(method="lora", r=4),
-        loss={"name": method},
+        loss={"name": LOSSES.get(method, method)},
         rollout=RolloutConfig(**settings),
         training=TrainingConfig(
             learning_rate=1e-3, batch_size=2, max_steps=steps, bf16=False, save_steps=2, scheduler="constant"

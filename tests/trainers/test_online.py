@@ -147,6 +147,18 @@ def test_nash_md_runs_against_every_opponent(settings: dict[str, Any], tmp_path:
         assert run.mixture == pytest.approx(0.0)
 
 
+@pytest.mark.parametrize("method", ["rloo", "grpo", "reinforce", "online_dpo", "expert_iteration"])
+def test_the_baselines_move_the_policy_the_same_way_after_a_resume(method: str, tmp_path: Path) -> None:
+    run = trainer_of(method, tmp_path / "whole", 4, completions=3)
+    before = weights(run)
+    run.train()
+    assert distance(before, weights(run)) > 1e-4
+    assert all(math.isfinite(row["loss"]) and "reward" in row for row in rows(tmp_path / "whole"))
+    again = trainer_of(method, tmp_path / "again", 4, completions=3)
+    again.resume(tmp_path / "whole" / "checkpoints" / "checkpoint-2")
+    assert distance(weights(run), weights(again)) == 0
+
+
 def test_the_guards() -> None:
     watch = Guards(RolloutConfig(kl_limit=5.0), 0.1)
     watch.look(4.0, ["One answer.", "Another one."])
