@@ -36,6 +36,7 @@ from alignment.trainers.nash_md import NashMDTrainer
 from alignment.trainers.online_dpo import OnlineDPOTrainer
 from alignment.trainers.p3o import P3OTrainer
 from alignment.trainers.policy_gradient import PolicyGradientTrainer
+from alignment.trainers.ppo import PPOTrainer
 from alignment.trainers.preference_model import PreferenceModelTrainer
 from alignment.trainers.progress import ProgressBar
 from alignment.trainers.reward import RewardTrainer
@@ -51,6 +52,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "online_dpo": OnlineDPOTrainer,
     "p3o": P3OTrainer,
     "policy_gradient": PolicyGradientTrainer,
+    "ppo": PPOTrainer,
     "preference_model": PreferenceModelTrainer,
     "reward": RewardTrainer,
     "sft": SFTTrainer,

@@ -45,12 +45,24 @@ def token_logps_and_squares(model: nn.Module, batch: Batch, temperature: float =
     return found["logps"], found["log_sum_squares"]
 
 
-def _score(model: nn.Module, batch: Batch, temperature: float, squares: bool = False) -> dict[str, Tensor]:
+def token_logps_and_values(model: nn.Module, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """(`token_logps`, the value head's V of the state in which each token is chosen), each (N,) float32.
+
+    The model must have a value head (models/value_head.py).
+    """
+    found = _score(model, batch, temperature, values=True)
+    return found["logps"], found["values"]
+
+
+def _score(
+    model: nn.Module, batch: Batch, temperature: float, squares: bool = False, values: bool = False
+) -> dict[str, Tensor]:
     completion = {
         "predictors": batch.predictors,
         "targets": batch.targets,
         "temperature": temperature,
         "squares": squares,
+        "values": values,
     }
     return call(model, batch, completion)
 
@@ -93,7 +105,11 @@ def _forward(self: Any, *args: Any, completion: dict[str, Any] | None = None, **
     body = self.model if self.base_model is self else self.base_model  # Llama 4 names a base it does not have
     hidden = body(*args, **kwargs, use_cache=False).last_hidden_state
     hidden = hidden.flatten(0, 1)[completion["predictors"]]
-    return head_logps(self, hidden, completion["targets"], completion["temperature"], completion["squares"])
+    found = head_logps(self, hidden, completion["targets"], completion["temperature"], completion["squares"])
+    if completion["values"]:
+        with torch.autocast(hidden.device.type, enabled=False):
+            found["values"] = self.value_head(hidden.float()).squeeze(-1)
+    return found
 
 
 def head_logps(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ class Experience(Unit):
     rewards: tuple[float, ...] = ()  # NaN: no verdict
     old: Rows = ()  # log-probs under the policy that sampled, as the training pass scores them
     reference: Rows = ()  # … under the reference
+    extra: dict[str, Rows] = field(default_factory=dict)  # what a method keeps besides, such as values
 
     @classmethod
     def of(cls, name: str, rollouts: Sequence[Rollout]) -> Experience:
@@ -39,9 +40,10 @@ class Experience(Unit):
     @classmethod
     def filler(cls, pad_id: int, completions: int) -> Experience:
         """Something to run where a rank has nothing; its loss is multiplied by zero."""
-        nothing = ((0.0,),) * completions
+        nothing: Rows = ((0.0,),) * completions
         group = Group((pad_id,), ((pad_id,),) * completions)
-        return cls("filler", (group,), rewards=(0.0,) * completions, old=nothing, reference=nothing)
+        extra = dict.fromkeys(("values", "advantages", "returns"), nothing)
+        return cls("filler", (group,), rewards=(0.0,) * completions, old=nothing, reference=nothing, extra=extra)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,7 +58,8 @@ class Experience(Unit):
         group = stored["groups"][0]
         rest = {key: fixed(stored[key]) for key in ("texts", "finished", "rewards", "old", "reference")}
         groups = (Group(tuple(group["prompt"]), fixed(group["completions"])),)
-        return cls(stored["id"], groups, stored["values"], **rest)
+        extra = {name: fixed(rows) for name, rows in stored["extra"].items()}
+        return cls(stored["id"], groups, stored["values"], extra=extra, **rest)
 
     def only(self, places: Sequence[int]) -> Experience:
         """The completions at these places alone, in this order; before they are scored."""
@@ -72,8 +75,9 @@ class Experience(Unit):
 
 
 def token_values(units: Sequence[Any], name: str, device: torch.device) -> Tensor:
-    """(N,) float32: the rows `name` (`old` or `reference`) of all completions, one behind the other."""
-    flat = [value for unit in units for row in getattr(unit, name) for value in row]
+    """(N,) float32: the rows `name` (`old`, `reference` or one of `extra`) of all completions, one behind the other."""
+    rows = [unit.extra[name] if name in unit.extra else getattr(unit, name) for unit in units]
+    flat = [value for completions in rows for row in completions for value in row]
     return torch.tensor(flat, dtype=torch.float32).to(device, non_blocking=True)
 
 

@@ -30,6 +30,7 @@ from alignment.losses.pairwise import LossOutput
 from alignment.models.layout_check import choose_layout
 from alignment.models.logps import attach
 from alignment.models.reference import eval_mode
+from alignment.models.value_head import without_value_head
 from alignment.trainers import checkpoints, same_run
 from alignment.trainers.arguments import training_arguments
 from alignment.trainers.metrics import MetricSums
@@ -240,7 +241,9 @@ class AlignmentTrainer(Trainer):
         """Save the adapter or the whole model with its tokenizer, as plain peft or transformers folders."""
         state = self.accelerator.get_state_dict(self.model_wrapped) if self.is_fsdp_enabled else None
         if self.is_world_process_zero():
-            self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state)
+            policy = self.accelerator.unwrap_model(self.model)
+            with without_value_head(policy):
+                policy.save_pretrained(folder, state_dict=state)
             self.tokenizer.save_pretrained(folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:

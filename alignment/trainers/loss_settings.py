@@ -60,6 +60,10 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "kl_coef": (0, math.inf, False, True),
     "nash_md.tau": (0, math.inf, False, True),
     "epsilon": (0, 1, True, True),
+    "value_epsilon": (0, math.inf, True, True),
+    "value_coef": (0, math.inf, False, True),
+    "smoothing": (0, 1, False, False),
+    "kl_target": (0, math.inf, True, True),
     "ratio_limit": (1, math.inf, True, True),
     "divergence_alpha": (0, 1, True, True),
     "ld_alpha": (0, 1, False, False),
@@ -128,6 +132,21 @@ def build_policy_loss(settings: Mapping[str, Any], names: Sequence[str]) -> Loss
     if name not in names:
         raise UserError(f"loss.name={name}: this method is trained with loss={' or '.join(names)}")
     return _bound(ON_SAMPLES[name], name, rest, "loss", given=2 if name in ("nash_md", "reinforce") else 1)
+
+
+def build_ppo_loss(settings: Mapping[str, Any]) -> tuple[Loss, dict[str, Any]]:
+    """(`ppo` as a function of samples, advantages, returns, values and old values; what its trainer needs besides)."""
+    rest = {"whiten": True, "smoothing": 0.95, "kl_target": None, **settings}
+    name = str(rest.pop("name", "ppo"))
+    if name != "ppo":
+        raise UserError(f"loss.name={name}: recipe=ppo is trained with loss=ppo")
+    own = {key: rest.pop(key) for key in ("whiten", "smoothing", "kl_target")}
+    _check("loss.whiten", "scale", own["whiten"])
+    _check("loss.smoothing", "smoothing", own["smoothing"])
+    if own["kl_target"] is not None:
+        _check("loss.kl_target", "kl_target", own["kl_target"])
+    _check("loss.kl_coef", "kl_coef", rest.pop("kl_coef", 0.05))  # a part of the rewards, not of the loss
+    return _bound(policy_gradient.ppo, name, rest, "loss", given=5), own
 
 
 def build_sft_loss(settings: Mapping[str, Any]) -> str:

@@ -110,6 +110,10 @@ class OnlineTrainer(PolicyTrainer):
         scores = self.feedback.score([r.prompt for r in records], texts, [r.meta for r in records])
         return [unit.judged(scores[at * k : (at + 1) * k]) for at, unit in enumerate(experience)]
 
+    def prepare(self, experience: list[Experience]) -> list[Experience]:
+        """The phase's experience with whatever else the loss needs of it."""
+        return experience
+
     # -- a phase -------------------------------------------------------------------------------------------------------
 
     def collect(self, phase: int) -> None:
@@ -128,9 +132,8 @@ class OnlineTrainer(PolicyTrainer):
         kept = self._scaled(kept) if self.config.rollout.scale_rewards else kept
         old = token_rows(self, kept, lambda model, units, batch: token_logps(model, batch, self.sampling.temperature))
         reference = token_rows(self, kept, self._reference_tokens)
-        self.experience = [
-            replace(unit, old=rows, reference=others) for unit, rows, others in zip(kept, old, reference, strict=True)
-        ]
+        scored = zip(kept, old, reference, strict=True)
+        self.experience = self.prepare([replace(unit, old=own, reference=others) for unit, own, others in scored])
         self.phase = phase
         self._report(len(judged))
 
@@ -214,9 +217,14 @@ class OnlineTrainer(PolicyTrainer):
 
     def samples(self, model: nn.Module, units: Sequence[Any], batch: Batch) -> Samples:
         """What a loss reads of a micro-batch."""
+        return self.samples_of(token_logps(model, batch, self.sampling.temperature), units, batch)
+
+    @staticmethod
+    def samples_of(tokens: Tensor, units: Sequence[Any], batch: Batch) -> Samples:
+        """The same with the policy's log-probs (N,) at hand."""
         device = batch.input_ids.device
         return Samples(
-            token_logps(model, batch, self.sampling.temperature),
+            tokens,
             token_values(units, "old", device),
             token_values(units, "reference", device),
             batch.owners,

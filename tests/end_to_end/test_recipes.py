@@ -105,7 +105,7 @@ def test_sft_in_process(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "held-out nats per token" in capsys.readouterr().out
 
 
-ONLINE = ["expert_iteration", "grpo", "nash_md", "online_dpo", "p3o", "reinforce", "rloo"]
+ONLINE = ["expert_iteration", "grpo", "nash_md", "online_dpo", "p3o", "ppo", "reinforce", "rloo"]
 SMALL = ["rollout.prompts=8", "rollout.max_new_tokens=12", "training.batch_size=4"]
 
 

@@ -27,12 +27,14 @@ from alignment.trainers.nash_md import NashMDTrainer
 from alignment.trainers.online_dpo import OnlineDPOTrainer
 from alignment.trainers.p3o import P3OTrainer
 from alignment.trainers.policy_gradient import PolicyGradientTrainer
+from alignment.trainers.ppo import PPOTrainer
 from tests.trainers.pairs import some_pairs
 
 TRAINERS: dict[str, Any] = {
     "p3o": P3OTrainer,
     "nash_md": NashMDTrainer,
     "online_dpo": OnlineDPOTrainer,
+    "ppo": PPOTrainer,
     "expert_iteration": ExpertIterationTrainer,
     **dict.fromkeys(("rloo", "grpo", "reinforce"), PolicyGradientTrainer),
 }

@@ -147,7 +147,7 @@ def test_nash_md_runs_against_every_opponent(settings: dict[str, Any], tmp_path:
         assert run.mixture == pytest.approx(0.0)
 
 
-@pytest.mark.parametrize("method", ["rloo", "grpo", "reinforce", "online_dpo", "expert_iteration"])
+@pytest.mark.parametrize("method", ["rloo", "grpo", "reinforce", "online_dpo", "expert_iteration", "ppo"])
 def test_the_baselines_move_the_policy_the_same_way_after_a_resume(method: str, tmp_path: Path) -> None:
     run = trainer_of(method, tmp_path / "whole", 4, completions=3)
     before = weights(run)
