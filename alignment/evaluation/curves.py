@@ -53,7 +53,7 @@ _PANELS = (
     _Panel("Margin", "chosen - rejected reward", (_Line("training", "margin", "eval_margin"),), level=0.0),
     _Panel(
         "Rewards",
-        "reward (nats × beta)",
+        "reward",
         (
             _Line("chosen", "chosen_reward", "eval_chosen_reward"),
             _Line("rejected", "rejected_reward", "eval_rejected_reward", colour=1),

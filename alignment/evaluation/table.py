@@ -207,11 +207,12 @@ def _ranking(summary: Mapping[str, Any]) -> list[Row]:
     quarters = summary.get("by_length")
     if isinstance(quarters, list) and len(quarters) > 1:
         cells = f"{percent(quarters[0].get('accuracy'))} … {percent(quarters[-1].get('accuracy'))}"
+        low, high = (f"{ends['from']:+,} to {ends['to']:+,} tokens" for ends in (quarters[0], quarters[-1]))
         reading = (
-            f"Ranked right where the better answer is shorter by {-quarters[0]['to']:,} tokens or more, and where it "
-            f"is longer by {quarters[-1]['from']:,} or more. Far apart: it goes by length."
+            f"Ranked right where the better answer is shortest beside the other one ({low}), and where it is longest "
+            f"({high}). Far apart: it goes by length."
         )
-        built.append(Row("by_length", "shortest … longest", "", cells, "", "", reading))
+        built.append(Row("by_length", "… by length: shortest … longest", "", cells, "", "", reading))
     for name, entry in section(summary, "judge_sets").items():
         ends = entry.get("ci95")
         bounds = f"[{100 * ends[0]:.0f} %, {100 * ends[1]:.0f} %]" if isinstance(ends, list) else ""
