@@ -1,0 +1,202 @@
+"""How far each online method gets at what KL: reward against KL to the reference, on `tiny` and a stated rule.
+
+    python scripts/frontier.py --out frontier.jsonl --plot frontier.png    # all methods, five coefficients, two seeds
+    python scripts/frontier.py --out offset.jsonl --methods p3o-v2,ppo --kl 0.05 --offset 10
+
+Every run takes the same prompts, the same number of optimizer steps and samples a step, and the same learning rate. A
+run that is in the file already is not made again, so the command may be stopped and started. `--table` alone shows what
+the file holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+# Found through the line above, installed or not.
+from alignment.feedback.protocols import Context, Prompts  # noqa: E402
+from alignment.feedback.rules import PlainWords  # noqa: E402
+
+# name -> (recipe, overrides). The KL's coefficient is loss.kl_coef, of online DPO loss.beta.
+METHODS: dict[str, tuple[str, list[str]]] = {
+    "p3o-v1": ("p3o", ["loss.clipping=separate"]),
+    "p3o-v2": ("p3o", ["loss.clipping=joint"]),
+    "ppo": ("ppo", []),
+    "rloo": ("rloo", ["rollout.completions=2"]),
+    "online_dpo": ("online_dpo", ["rollout.completions=2"]),
+}
+
+
+JOB = ("method", "kl_coef", "seed", "offset", "steps", "model", "rate")  # what makes a run this run
+
+
+class Offset:
+    """Plain words, plus a number that depends on the prompt alone, in [0, scale): it says nothing about the answer."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale, self.rule = scale, PlainWords()
+
+    def of(self, prompt: Any) -> float:
+        digest = hashlib.blake2b(json.dumps(prompt, sort_keys=True).encode(), digest_size=4).digest()
+        return self.scale * int.from_bytes(digest, "little") / 2**32
+
+    def score(self, prompts: Prompts, completions: Sequence[str], context: Context = None) -> list[float]:
+        plain = self.rule.score(prompts, completions)
+        return [score + self.of(prompt) for score, prompt in zip(plain, prompts, strict=True)]
+
+
+def run(method: str, kl: float, seed: int, offset: float, steps: int, model: str, rate: float) -> dict[str, Any]:
+    """One training run and its row: reward and KL of answers to held-out prompts, before and after."""
+    from alignment.evaluation.end_of_run import EndOfRun
+    from alignment.launch.compose import Composer
+    from alignment.launch.quiet import quiet_libraries
+    from alignment.launch.run import METHODS as TRAINERS
+
+    quiet_libraries()
+    recipe, overrides = METHODS[method]
+    coefficient = "loss.beta" if method == "online_dpo" else "loss.kl_coef"
+    config = Composer.create().config(
+        [
+            f"recipe={recipe}",
+            f"model={model}",
+            *overrides,
+            f"{coefficient}={kl}",
+            f"seed={seed}",
+            "rollout.prompts=16",
+            "rollout.epochs=2",
+            "rollout.max_new_tokens=32",
+            f"training.max_steps={steps}",
+            f"training.learning_rate={rate}",
+            "training.batch_size=8",
+            "training.bf16=false",
+            "evaluation.prompts=64",
+            "evaluation.max_new_tokens=32",
+            "evaluation.temperature=1.0",
+        ]
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = TRAINERS[recipe if recipe != "rloo" else "policy_gradient"](
+            config=config, folder=folder, feedback=Offset(offset)
+        )
+        end = EndOfRun(trainer, trainer.data.prompts)
+        before = end.ask()
+        trainer.train()
+        found = end.table(before, end.ask())
+    row = {
+        "method": method,
+        "kl_coef": kl,
+        "seed": seed,
+        "offset": offset,
+        "steps": steps,
+        "model": model,
+        "rate": rate,
+    }
+    return row | {"score": found["score"], "kl": found["kl"], "length": found["length"], "fluency": found["fluency"]}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Mean over seeds of reward and KL of every method and coefficient, as Markdown."""
+    groups: defaultdict[tuple[str, float, float], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row["method"], row["kl_coef"], row["offset"]].append(row)
+    lines = [
+        "| method | KL coefficient | offset | seeds | reward | KL, nats | tokens | fluency |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for (method, kl, offset), found in sorted(groups.items()):
+        mean = [
+            statistics.fmean(row[part][key] for row in found)
+            for part, key in (("score", "after"), ("kl", "mean"), ("length", "after"), ("fluency", "after"))
+        ]
+        cells = [method, f"{kl:g}", f"{offset:g}", str(len(found)), *(f"{value:.2f}" for value in mean)]
+        lines.append(f"| {' | '.join(cells)} |")
+    start = statistics.fmean(row["score"]["before"] for row in rows)
+    return "\n".join([*lines, f"\nBefore training: {start:.2f}."])
+
+
+def plot(rows: Sequence[dict[str, Any]], file: Path) -> None:
+    """Reward over KL, a line a method through its coefficients, a faint point a run."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for number, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
+        mine = [row for row in rows if row["method"] == method]
+        axes.plot(
+            [r["kl"]["mean"] for r in mine],
+            [r["score"]["after"] for r in mine],
+            "o",
+            ms=4,
+            alpha=0.3,
+            color=f"C{number}",
+        )
+        by_kl: defaultdict[float, list[dict[str, Any]]] = defaultdict(list)
+        for row in mine:
+            by_kl[row["kl_coef"]].append(row)
+        points = sorted(
+            (statistics.fmean(r["kl"]["mean"] for r in group), statistics.fmean(r["score"]["after"] for r in group))
+            for group in by_kl.values()
+        )
+        axes.plot(*zip(*points, strict=True), "-o", label=method, color=f"C{number}")
+    axes.set_xlabel("KL to the reference, nats an answer")
+    axes.set_ylabel("reward of held-out answers")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(file, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines, one a run; added to")
+    parser.add_argument("--plot", type=Path, help="a PNG")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--kl", default="0.02,0.05,0.1,0.2,0.4", help="coefficients of the KL")
+    parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--offset", type=float, default=0.0, help="scale of a number added to all rewards of a prompt")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--table", action="store_true", help="make no runs, show what is there")
+    arguments = parser.parse_args()
+    rows = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.is_file() else []
+    methods = arguments.methods.split(",")
+    if not set(methods) <= set(METHODS):
+        parser.error(f"--methods: known are {', '.join(METHODS)}")
+    wanted = [
+        (method, float(kl), int(seed), arguments.offset, arguments.steps, arguments.model, arguments.learning_rate)
+        for seed in arguments.seeds.split(",")
+        for kl in arguments.kl.split(",")
+        for method in methods
+    ]
+    known = {tuple(row[name] for name in JOB) for row in rows}
+    for job in wanted if not arguments.table else []:
+        if job not in known:
+            row = run(*job)
+            rows.append(row)
+            with open(arguments.out, "a") as file:
+                file.write(json.dumps(row) + "\n")
+            score = row["score"]
+            print(
+                f"{job[:4]}: reward {score['before']:.2f} -> {score['after']:.2f}, KL {row['kl']['mean']:.2f}",
+                flush=True,
+            )
+    print(table(rows))
+    if arguments.plot:
+        plot(rows, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()
