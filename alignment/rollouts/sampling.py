@@ -44,11 +44,12 @@ class SamplingSettings:
                 raise UserError(f"sampling.{name}={getattr(self, name)}: it must be {range_}")
 
 
-def check_unbiased(settings: SamplingSettings) -> None:
+def check_unbiased(settings: SamplingSettings, where: str = "sampling") -> None:
     """Refuse settings under which an estimator that compares rollouts with scored log-probs is biased.
 
     A scoring pass gives log-probs of the whole distribution at the sampling temperature, and a rollout of top-p, top-k
     or greedy decoding comes from another one: ratios, KL terms and policy gradients would be off.
+    `where` is the section of settings that the message names.
 
     Raises:
         UserError: top_p below 1, top_k above 0, or temperature 0.
@@ -56,12 +57,12 @@ def check_unbiased(settings: SamplingSettings) -> None:
     for name, neutral in (("top_p", 1.0), ("top_k", 0)):
         if getattr(settings, name) != neutral:
             raise UserError(
-                f"sampling.{name}={getattr(settings, name)} draws from a part of the distribution, and scoring sees all"
-                f" of it: the method's estimates would be biased\nMend: sampling.{name}={neutral:g}"
+                f"{where}.{name}={getattr(settings, name)} draws from a part of the distribution, and scoring sees all"
+                f" of it: the method's estimates would be biased\nMend: {where}.{name}={neutral:g}"
             )
     if settings.temperature == 0:
         raise UserError(
-            "sampling.temperature=0 is greedy: there is no distribution to estimate from\nMend: sampling.temperature=1"
+            f"{where}.temperature=0 is greedy: there is no distribution to estimate from\nMend: {where}.temperature=1"
         )
 
 

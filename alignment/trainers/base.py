@@ -294,7 +294,7 @@ class AlignmentTrainer(Trainer):
             if rounding:
                 print(f"resuming with {'; '.join(rounding)}: the same updates, but not bit for bit")
             checkpoints.remove_staged(self.folder)
-            _keep_rows_until(self.folder / "metrics.jsonl", checkpoints.step_of(checkpoint))
+            keep_rows_until(self.folder / "metrics.jsonl", checkpoints.step_of(checkpoint))
         self.load_method_state(checkpoint)
         return self.train(resume_from_checkpoint=str(checkpoint))
 
@@ -315,8 +315,8 @@ def _plain(value: Any) -> Any:
     return value.item() if torch.is_tensor(value) else value
 
 
-def _keep_rows_until(file: Path, step: int) -> None:
-    """Drop metric rows of steps that are about to be taken again, and a last one that a kill cut short."""
+def keep_rows_until(file: Path, step: int) -> None:
+    """Drop rows of steps that are about to be taken again, and a last one that a kill cut short."""
     if not file.is_file():
         return
     kept = []

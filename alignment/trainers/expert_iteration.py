@@ -29,6 +29,7 @@ class ExpertIterationTrainer(OnlineTrainer):
 
     method, default_loss = "expert_iteration", "nll"
     completions = 1  # of a unit: the best
+    kl_setting = None
 
     def choose_loss(self, config: RunConfig) -> None:
         self.mean = build_sft_loss(config.loss)

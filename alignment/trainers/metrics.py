@@ -20,7 +20,7 @@ class MetricSums:
         for name, values in metrics.items():
             total = values.detach().float().sum()
             self.sums[name] = self.sums[name] + total if name in self.sums else total
-        self.examples += len(next(iter(metrics.values())))
+        self.examples += len(next(iter(metrics.values()), ()))  # a loss of one's own may have none
 
     def means(self, accelerator: Any, **host_sums: float) -> tuple[dict[str, float], dict[str, float]]:
         """(means over all examples of all ranks, sums of `host_sums` over ranks); one reduction, one host sync."""

@@ -21,6 +21,7 @@ from transformers import TrainerCallback
 from alignment.batching.groups import Unit
 from alignment.batching.packing import Batch
 from alignment.config import RunConfig
+from alignment.errors import UserError
 from alignment.feedback.adapters import as_judge
 from alignment.losses.record import LossOutput
 from alignment.models.reference import MovingCopy
@@ -49,6 +50,8 @@ class NashMDTrainer(OnlineTrainer):
 
     def choose_loss(self, config: RunConfig) -> None:
         self.loss = build_policy_loss(config.loss, ("nash_md",))
+        if config.rollout.scale_rewards:
+            raise UserError("rollout.scale_rewards: Nash-MD learns from probabilities, not rewards; leave it out")
 
     def as_wanted(self, feedback: Any) -> Any:
         return as_judge(feedback)
@@ -83,11 +86,11 @@ class NashMDTrainer(OnlineTrainer):
         return start if end is None else start + self.state.global_step / max(1, self.args.max_steps) * (end - start)
 
     def judge(self, experience: Sequence[Experience]) -> list[Experience]:
-        """P(y > y') of each prompt."""
+        """P(y > y') of each prompt, less the penalty where y was cut."""
         records = [self.data.records[unit.id] for unit in experience]
         first, second = [unit.texts[0] for unit in experience], [unit.texts[1] for unit in experience]
         wins = self.feedback.prefer([r.prompt for r in records], first, second, [r.meta for r in records])
-        return [unit.judged([win]) for unit, win in zip(experience, wins, strict=True)]
+        return [self.with_penalty(unit.judged([win])) for unit, win in zip(experience, wins, strict=True)]
 
     def compute(self, model: nn.Module, units: Sequence[Any], batch: Batch) -> LossOutput:
         """log pi and log mu of y's tokens, P(y > y'), and the loss (eq. 13)."""

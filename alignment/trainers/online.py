@@ -31,16 +31,18 @@ from alignment.feedback.ranks import over_ranks
 from alignment.losses.policy_gradient import Samples
 from alignment.models.logps import token_logps
 from alignment.rollouts.experience import Experience, rewards_of, token_values
-from alignment.rollouts.sampler import PolicySampler
+from alignment.rollouts.sampler import PolicySampler, check_room
 from alignment.rollouts.sampling import SamplingSettings, check_unbiased
 from alignment.trainers import checkpoints
+from alignment.trainers.base import keep_rows_until
 from alignment.trainers.guards import Guards
 from alignment.trainers.inputs import Source, TrainingData, load_prompts
 from alignment.trainers.map_units import gathered, token_rows
 from alignment.trainers.policy import PolicyTrainer
 
 EXPERIENCE = "experience.json"  # in a checkpoint: what the steps left of the phase need
-SHOWN = 4  # samples of a phase in rollouts.jsonl
+ROLLOUTS = "rollouts.jsonl"  # in the run folder: some samples of each phase
+SHOWN = 4  # so many
 
 
 def _load_only_prompts(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig) -> TrainingData:
@@ -57,7 +59,9 @@ class OnlineTrainer(PolicyTrainer):
 
     load = staticmethod(_load_only_prompts)
     held_out_kind = "prompts"
-    kl_setting, default_kl = "kl_coef", 0.05  # the loss's setting that weighs the KL, and what it is where not given
+    kl_setting: str | None = "kl_coef"  # the loss's setting that weighs the KL; None: it has none
+    default_kl = 0.05  # what it is where not given
+    no_verdict = "NaN or infinite scores"  # why a prompt may have none
 
     def __init__(
         self, model: Any = None, config: RunConfig | None = None, *, feedback: Any = None, **rest: Any
@@ -73,17 +77,28 @@ class OnlineTrainer(PolicyTrainer):
         self.sampling = SamplingSettings(
             settings.max_new_tokens, settings.temperature, settings.top_p, settings.top_k, settings.batch_size
         )
-        check_unbiased(self.sampling)
+        check_unbiased(self.sampling, "rollout")
+        # All prompts on every rank, before the first step: a rank that stops alone leaves the others waiting.
+        check_room(self.model, [unit.groups[0].prompt for unit in self.train_units], settings.max_new_tokens)
         self.sampler = PolicySampler(self.model, self.tokenizer, self.sampling, self.accelerator)
         self.feedback = over_ranks(self.as_wanted(feedback or build_feedback(self.config.feedback)))
         self.phases = StepSampler(len(self.train_units), settings.prompts, 0, self.config.seed)
         self.steps_per_phase = settings.epochs * settings.prompts // batch_size
         self.phase, self.experience = -1, list[Experience]()
-        self.guards = Guards(settings, self.config.loss.get(self.kl_setting, self.default_kl))
+        self.guards = Guards(settings, self._kl_at_start())
         self.filler = Experience.filler(self.pad_id, self.completions)
         self.phase_metrics: dict[str, float] = {}
         self.progress = 0.0  # share of the run's steps that are taken
         self.add_callback(_TellSampler(self))
+
+    def _kl_at_start(self) -> float:
+        settings = self.config.rollout
+        if self.kl_setting is not None:
+            return self.config.loss.get(self.kl_setting, self.default_kl)
+        if settings.kl_coef_end is not None or settings.on_kl_limit == "raise":
+            name = "kl_coef_end" if settings.kl_coef_end is not None else "on_kl_limit=raise"
+            raise UserError(f"rollout.{name}: the loss of {self.method} has no coefficient of the KL; leave it out")
+        return 0.0
 
     # -- what a method may say -----------------------------------------------------------------------------------------
 
@@ -103,12 +118,18 @@ class OnlineTrainer(PolicyTrainer):
         return [Experience.of(unit.id, rollouts[at * k : (at + 1) * k]) for at, unit in enumerate(units)]
 
     def judge(self, experience: Sequence[Experience]) -> list[Experience]:
-        """The same with rewards, from one call of the feedback over all ranks' samples."""
+        """The same with rewards, from one call of the feedback over all ranks' samples; NaN is no verdict."""
         k = self.config.rollout.completions
         records = [self.data.records[unit.id] for unit in experience for _ in range(k)]
         texts = [text for unit in experience for text in unit.texts]
         scores = self.feedback.score([r.prompt for r in records], texts, [r.meta for r in records])
-        return [unit.judged(scores[at * k : (at + 1) * k]) for at, unit in enumerate(experience)]
+        return [self.with_penalty(unit.judged(scores[at * k : (at + 1) * k])) for at, unit in enumerate(experience)]
+
+    def with_penalty(self, unit: Experience) -> Experience:
+        """Less `rollout.missing_end_penalty` for each completion that was cut; before any is chosen by its reward."""
+        penalty = self.config.rollout.missing_end_penalty
+        pairs = zip(unit.rewards, unit.finished, strict=True)
+        return unit.judged([reward if done else reward - penalty for reward, done in pairs])
 
     def prepare(self, experience: list[Experience]) -> list[Experience]:
         """The phase's experience with whatever else the loss needs of it."""
@@ -120,14 +141,16 @@ class OnlineTrainer(PolicyTrainer):
         """Sample, judge and score the prompts of `phase`. Every rank makes a share and holds all."""
         chosen = [self.train_units[index] for index in self.phases.step(phase)]
         ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
-        mine = list(zip(range(rank, len(chosen), ranks), self.sample(chosen[rank::ranks], phase), strict=True))
+        places = share_of(rank, ranks, [unit.groups[0].prompt for unit in chosen])
+        mine = list(zip(places, self.sample([chosen[place] for place in places], phase), strict=True))
         sampled = [unit for _, unit in sorted(gathered(self, mine), key=lambda item: item[0])]
-        judged = [self._with_penalty(unit) for unit in self._judged(sampled)]
+        judged = self._judged(sampled)
         kept = [unit for unit in judged if all(map(math.isfinite, unit.rewards))]
         if not kept:
+            why = dict(getattr(self.feedback, "counts", {})) or self.no_verdict
             raise UserError(
                 f"the feedback gave no verdict on any of the {len(judged)} prompts sampled at step "
-                f"{self.state.global_step}: {dict(getattr(self.feedback, 'counts', {})) or 'NaN or infinite scores'}"
+                f"{self.state.global_step}: {why}\nMend: {self._resuming}"
             )
         kept = self._scaled(kept) if self.config.rollout.scale_rewards else kept
         old = token_rows(self, kept, lambda model, units, batch: token_logps(model, batch, self.sampling.temperature))
@@ -138,27 +161,21 @@ class OnlineTrainer(PolicyTrainer):
         self._report(len(judged))
 
     def _judged(self, sampled: list[Experience]) -> list[Experience]:
-        """What the feedback says; where it fails, the steps so far are kept in a checkpoint first."""
+        """What the feedback says; where it fails, a UserError."""
         try:
             return self.judge(sampled)
         except Interrupted:
             raise
         except Exception as error:
-            step = self.state.global_step
-            if step and not checkpoints.checkpoint_folder(self.folder, step).is_dir():
-                self._save_checkpoint(self.model_wrapped)
-            mend = f"the {step} steps so far are kept: resume={self.folder}" if step else "nothing was trained yet"
             raise UserError(
-                f"the feedback failed at step {step}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-                f"\nMend: {mend}"
+                f"the feedback failed at step {self.state.global_step}: {type(error).__name__}: "
+                f"{' '.join(str(error).split())[:300]}\nMend: {self._resuming}"
             ) from error
 
-    def _with_penalty(self, unit: Experience) -> Experience:
-        penalty = self.config.rollout.missing_end_penalty
-        if not penalty:
-            return unit
-        rewards = zip(unit.rewards, unit.finished, strict=False)
-        return replace(unit, rewards=tuple(r if done else r - penalty for r, done in rewards))
+    @property
+    def _resuming(self) -> str:
+        step = self.state.global_step
+        return f"the {step} steps so far are kept: resume={self.folder}" if step else "nothing was trained yet"
 
     def _scaled(self, units: list[Experience]) -> list[Experience]:
         spread = statistics.pstdev([reward for unit in units for reward in unit.rewards]) or 1.0
@@ -185,10 +202,11 @@ class OnlineTrainer(PolicyTrainer):
         if self.is_world_process_zero():
             for line in self.guards.said:
                 print(line)
-            with open(self.folder / "rollouts.jsonl", "a", encoding="utf-8") as file:
+            with open(self.folder / ROLLOUTS, "a", encoding="utf-8") as file:
                 for unit in self.experience[:SHOWN]:
                     prompt = self.data.records[unit.id].prompt[-1]["content"]
-                    row = {"phase": self.phase, "prompt": prompt, "answers": unit.texts, "rewards": unit.rewards}
+                    row = {"step": self.state.global_step, "phase": self.phase, "prompt": prompt}
+                    row |= {"answers": unit.texts, "rewards": unit.rewards}
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def seed_of(self, phase: int) -> int:
@@ -199,13 +217,23 @@ class OnlineTrainer(PolicyTrainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """The step's part of its phase's experience, in place of what the data loader gave."""
         phase, place = divmod(self.state.global_step, self.steps_per_phase)
+        self.progress = self.state.global_step / max(1, self.args.max_steps)
         if phase != self.phase:
-            self.collect(phase)
+            try:
+                self.collect(phase)
+            except (Interrupted, UserError):  # on all ranks alike
+                self._keep_steps()
+                raise
         units = self.part(place)
         self.examples_in_step = max(1, len(units))
-        self.progress = self.state.global_step / max(1, self.args.max_steps)
         share = units[self.accelerator.process_index :: self.accelerator.num_processes]
         return super().training_step(model, {"units": share})
+
+    def _keep_steps(self) -> None:
+        """A checkpoint of the steps so far, where there is none yet: the run ends before this one is taken."""
+        step = self.state.global_step
+        if step and not checkpoints.checkpoint_folder(self.folder, step).is_dir():
+            self._save_checkpoint(self.model_wrapped)
 
     def part(self, place: int) -> list[Experience]:
         """The units of the `place`-th step of the phase; prompts without a verdict make the parts smaller."""
@@ -238,7 +266,9 @@ class OnlineTrainer(PolicyTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs.update(self.phase_metrics, kl_coef=self.kl_coef)
+            logs.update(self.phase_metrics)
+            if self.kl_setting is not None:
+                logs["kl_coef"] = self.kl_coef
         super().log(logs, start_time)
 
     # -- what is kept --------------------------------------------------------------------------------------------------
@@ -260,6 +290,19 @@ class OnlineTrainer(PolicyTrainer):
         state = json.loads((folder / EXPERIENCE).read_text())
         self.phase, self.phase_metrics, self.guards.raised = state["phase"], state["metrics"], state["raised"]
         self.experience = [Experience.from_dict(stored) for stored in state["experience"]]
+        if self.is_world_process_zero():  # a phase that is noted with the checkpoint's step is sampled again
+            keep_rows_until(self.folder / ROLLOUTS, checkpoints.step_of(folder) - 1)
+
+
+def share_of(rank: int, ranks: int, prompts: Sequence[tuple[int, ...]]) -> list[int]:
+    """The places of the prompts that this rank samples; one that comes twice goes to one rank.
+
+    A sampler tells the copies of a prompt apart by their number, and knows its own alone: shared out, they would draw
+    the same completions.
+    """
+    first: dict[tuple[int, ...], int] = {}
+    owners = [first.setdefault(prompt, place) % ranks for place, prompt in enumerate(prompts)]
+    return [place for place, owner in enumerate(owners) if owner == rank]
 
 
 class _TellSampler(TrainerCallback):

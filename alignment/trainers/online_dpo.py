@@ -29,6 +29,8 @@ class OnlineDPOTrainer(OnlineTrainer):
 
     method, default_loss = "online_dpo", "sigmoid"
     completions = 2  # of a unit: best and worst
+    kl_setting = None
+    no_verdict = "NaN or infinite scores, or all completions of a prompt have the same one"
 
     def choose_loss(self, config: RunConfig) -> None:
         self.loss = build_loss(config.loss)

@@ -59,6 +59,7 @@ class PolicyTrainer(AlignmentTrainer):
         self.choose_loss(config)
         set_seed(config.seed)  # a fresh adapter is random
         policy, tokenizer = load_policy(model, tokenizer, config)
+        self.extend(policy)
         self.data = self.load(train, eval, tokenizer, config)
         run_folder = Path(folder or config.output_dir or f"outputs/{config.method}")
         run_folder.mkdir(parents=True, exist_ok=True)
@@ -78,6 +79,9 @@ class PolicyTrainer(AlignmentTrainer):
     def choose_loss(self, config: RunConfig) -> None:
         """Make the loss of `config`, before a model is loaded: what is wrong with it is said at once."""
         raise NotImplementedError
+
+    def extend(self, policy: Any) -> None:
+        """Add what a method trains besides, before the optimiser is made."""
 
     def save_method_state(self, folder: Path) -> None:
         if isinstance(self.reference, MovingCopy) and self.is_world_process_zero():

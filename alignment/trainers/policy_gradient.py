@@ -6,6 +6,7 @@ View: prompts. Samples: rollout.completions of each prompt. Feedback: a reward o
 
 from __future__ import annotations
 
+import inspect
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +29,7 @@ class PolicyGradientTrainer(OnlineTrainer):
 
     def choose_loss(self, config: RunConfig) -> None:
         self.loss = build_policy_loss(config.loss, ("rloo", "grpo", "reinforce"))
+        self.default_kl = inspect.signature(self.loss).parameters["kl_coef"].default
         self.has_baseline = config.loss.get("name") == "reinforce"
         if config.rollout.completions < 2 and not self.has_baseline:
             raise UserError("rollout.completions=1: a completion's baseline is the others to its prompt; take 2")

@@ -23,7 +23,6 @@ from alignment.losses.record import LossOutput
 from alignment.models.logps import token_logps_and_values
 from alignment.models.value_head import add_value_head
 from alignment.rollouts.experience import Experience, Rows, token_values
-from alignment.trainers.inputs import load_policy
 from alignment.trainers.loss_settings import build_ppo_loss
 from alignment.trainers.map_units import token_rows
 from alignment.trainers.online import OnlineTrainer
@@ -38,11 +37,8 @@ class PPOTrainer(OnlineTrainer):
 
     method, default_loss = "ppo", "ppo"
 
-    def __init__(self, model: Any = None, config: RunConfig | None = None, **rest: Any) -> None:
-        config = config or RunConfig(method=self.method, loss={"name": self.default_loss})
-        policy, rest["tokenizer"] = load_policy(model, rest.get("tokenizer"), config)
-        self.value_head = add_value_head(policy)  # before the optimiser is made
-        super().__init__(policy, config, **rest)
+    def extend(self, policy: Any) -> None:
+        self.value_head = add_value_head(policy)
 
     def choose_loss(self, config: RunConfig) -> None:
         self.loss, self.settings = build_ppo_loss(config.loss)
@@ -103,7 +99,7 @@ def rows_of(values: torch.Tensor, lengths: Sequence[int]) -> Rows:
 def whitened(experience: list[Experience]) -> list[Experience]:
     """Advantages with mean 0 and standard deviation 1 over the tokens of the phase."""
     every = token_values(experience, "advantages", torch.device("cpu"))
-    mean, spread = every.mean(), every.std() + 1e-8
+    mean, spread = every.mean(), every.std(correction=0) + 1e-8  # defined for a single token, too
 
     def scaled(unit: Experience) -> Experience:
         rows = tuple(tuple(float((value - mean) / spread) for value in row) for row in unit.extra["advantages"])

@@ -55,4 +55,4 @@ def mean_length(trainer: Any, units: Sequence[Unit]) -> Tensor:
     lengths = [len(unit.groups[0].completions[0]) for unit in units]
     total = torch.tensor([sum(lengths), len(lengths)], dtype=torch.float32, device=trainer.args.device)
     total = trainer.accelerator.reduce(total, "sum")
-    return total[0] / total[1]
+    return total[0].clamp(min=1) / total[1].clamp(min=1)  # none at all: what fills up the step must not become NaN

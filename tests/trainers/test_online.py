@@ -10,10 +10,15 @@ from typing import Any
 import pytest
 import torch
 
+from alignment.batching.groups import Group
 from alignment.config import RolloutConfig
-from alignment.errors import UserError
+from alignment.errors import Interrupted, UserError
 from alignment.feedback.adapters import Function
+from alignment.rollouts.experience import Experience
 from alignment.trainers.guards import Guards
+from alignment.trainers.online import share_of
+from alignment.trainers.ppo import whitened
+from alignment.trainers.termination import TERMINATION
 from tests.launching import launch
 from tests.trainers.online_runs import TRAINERS, config, distance, prompts, short, trainer_of, weights
 
@@ -121,8 +126,9 @@ def test_feedback_that_fails_keeps_the_steps_so_far(tmp_path: Path) -> None:
     [
         ({"prompts": 3}, "rollout.prompts=3 must be a multiple of training.batch_size=2"),
         ({"completions": 3}, "P3O compares two completions"),
-        ({"top_p": 0.9}, "the method's estimates would be biased"),
-        ({"temperature": 0.0}, "greedy"),
+        ({"top_p": 0.9}, "rollout.top_p=0.9 .* estimates would be biased\nMend: rollout.top_p=1"),
+        ({"temperature": 0.0}, "rollout.temperature=0 is greedy"),
+        ({"max_new_tokens": 100_000}, "go over the model's"),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -171,3 +177,101 @@ def test_the_guards() -> None:
     watch = Guards(RolloutConfig(kl_limit=5.0, on_kl_limit="stop"), 0.1)
     watch.look(6.0, ["One answer.", "Another one."])
     assert watch.stop
+
+
+def test_a_signal_while_a_phase_is_made_keeps_the_steps_so_far(
+    whole: tuple[str, Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, uninterrupted, _ = whole
+    calls = []
+
+    def reward(prompt: Any, completion: str, context: Any) -> float:
+        calls.append(completion)
+        monkeypatch.setattr(TERMINATION, "asked", len(calls) > 8)  # in the second phase
+        return short(prompt, completion, context)
+
+    run = trainer_of(method, tmp_path, 6, Function(reward))
+    run.args.save_steps = 100
+    with pytest.raises(Interrupted):
+        run.train()
+    monkeypatch.setattr(TERMINATION, "asked", False)
+    again = trainer_of(method, tmp_path, 6)
+    again.config.training.save_steps = again.args.save_steps = 100
+    again.resume(tmp_path / "checkpoints" / f"checkpoint-{run.steps_per_phase}")
+    assert distance(weights(uninterrupted), weights(again)) == 0
+
+
+def test_feedback_that_says_nothing_any_more_keeps_the_steps_so_far(tmp_path: Path) -> None:
+    said = iter([1.0, 2.0] * 4)
+    run = trainer_of("p3o", tmp_path, 6, Function(lambda *row: next(said, math.nan)))
+    run.args.save_steps = 100
+    with pytest.raises(
+        UserError, match="on any of the 4 prompts sampled at step 4.*\nMend: the 4 steps so far are kept"
+    ):
+        run.train()
+    assert (tmp_path / "checkpoints" / "checkpoint-4").is_dir()
+
+
+def test_ppo_resumes_on_the_schedule_of_its_kl_from_the_seeds_weights_and_notes_a_phase_once(tmp_path: Path) -> None:
+    first, second = (trainer_of("ppo", tmp_path, 4, kl_coef_end=2.0) for _ in range(2))
+    assert distance(weights(first), weights(second)) == 0  # a fresh adapter follows the seed
+    first.train()
+    noted = (tmp_path / "rollouts.jsonl").read_text()
+    second.resume(tmp_path / "checkpoints" / "checkpoint-2")  # at the begin of a phase
+    assert distance(weights(first), weights(second)) == 0
+    assert (tmp_path / "rollouts.jsonl").read_text() == noted
+    assert [json.loads(line)["step"] for line in noted.splitlines()] == [0] * 4 + [2] * 4
+
+
+def test_a_step_for_which_no_prompt_is_left_changes_nothing(tmp_path: Path) -> None:
+    run = trainer_of("expert_iteration", tmp_path, 1)
+    prepare = run.prepare
+    run.prepare = lambda experience: prepare(experience[:1])  # one prompt, two parts: the first one is empty
+    before = weights(run)
+    run.train()
+    assert run.part(0) == [] and distance(before, weights(run)) == 0
+
+
+def test_an_answer_that_was_cut_is_penalised_before_the_best_is_chosen(tmp_path: Path) -> None:
+    rewards = iter([3.0, 2.0, 1.0] * 4)
+    group = Group((1,), ((2,), (3,), (4,)))
+    for method, kept in (("expert_iteration", ("b",)), ("online_dpo", ("b", "a"))):
+        run = trainer_of(
+            method, tmp_path / method, 1, Function(lambda *row: next(rewards)), completions=3, missing_end_penalty=5.0
+        )
+        name = run.train_units[0].id
+        unit = Experience(name, (group,), texts=("a", "b", "c"), finished=(False, True, True))
+        assert run.judge([unit])[0].texts == kept
+    nash = trainer_of("nash_md", tmp_path / "nash", 1, Function(lambda *row: 0.0), missing_end_penalty=0.25)
+    pair = Experience(name, (Group((1,), ((2,),)),), texts=("a", "b"), finished=(False,))
+    assert nash.judge([pair])[0].rewards == (0.25,)
+
+
+def test_methods_without_a_kl_in_their_loss_refuse_its_settings_and_log_none(tmp_path: Path) -> None:
+    for settings in ({"kl_coef_end": 0.1}, {"on_kl_limit": "raise"}):
+        with pytest.raises(UserError, match="has no coefficient of the KL"):
+            trainer_of("online_dpo", tmp_path, 1, **settings)
+    with pytest.raises(UserError, match="learns from probabilities, not rewards"):
+        trainer_of("nash_md", tmp_path, 1, scale_rewards=True)
+    run = trainer_of("expert_iteration", tmp_path, 1)
+    run.train()
+    assert "kl_coef" not in rows(tmp_path)[0]
+    assert trainer_of("grpo", tmp_path, 1).kl_coef == 0.04  # the default of its own loss
+
+
+def test_a_prompt_that_comes_twice_in_a_phase_has_the_same_answers_on_any_number_of_processes(tmp_path: Path) -> None:
+    run = trainer_of("rloo", tmp_path, 1, prompts=10)  # of six: four come twice
+    chosen = [run.train_units[place] for place in run.phases.step(0)]
+    found = []
+    for ranks in (1, 2, 3):
+        sampled = {}
+        for rank in range(ranks):
+            places = share_of(rank, ranks, [unit.groups[0].prompt for unit in chosen])
+            sampled |= dict(zip(places, run.sample([chosen[place] for place in places], 0), strict=True))
+        found.append([sampled[place].texts for place in range(10)])
+    assert found[0] == found[1] == found[2] and len(set(found[0])) == 10
+
+
+def test_advantages_of_a_single_token_are_whitened_to_zero() -> None:
+    unit = Experience("one", (Group((1,), ((2,),)),), extra={"advantages": ((3.0,),)})
+    assert whitened([unit])[0].extra["advantages"] == ((0.0,),)
