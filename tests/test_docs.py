@@ -19,7 +19,9 @@ from tests.launching import ROOT, environment
 BLOCK = re.compile(r"^```(\w+)\n(?:# (\S+\.\w+)\n)?(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["extending.md", "feedback.md", "fine_tuning.md", "quickstart.md", "reward_models.md"])
+@pytest.mark.parametrize(
+    "page", ["extending.md", "feedback.md", "fine_tuning.md", "quickstart.md", "reward_models.md", "rollouts.md"]
+)
 def test_examples_run(page: str, tmp_path: Path) -> None:
     for name in ("train.py", "docs"):
         (tmp_path / name).symlink_to(ROOT / name)
