@@ -20,6 +20,7 @@ CHOICES = {
     "reference.when": ("step", "precompute"),
     "training.layout": ("shared", "padded"),
     "training.report_to": ("wandb", "tensorboard", "trackio"),
+    "rollout.on_kl_limit": ("warn", "stop", "raise"),
 }
 
 # key: (lowest, highest); a null value passes.
@@ -50,13 +51,27 @@ RANGES = {
     "evaluation.temperature": (0, math.inf),
     "evaluation.batch_size": (1, math.inf),
     "evaluation.shown": (0, math.inf),
+    "rollout.prompts": (1, math.inf),
+    "rollout.completions": (1, math.inf),
+    "rollout.epochs": (1, math.inf),
+    "rollout.max_new_tokens": (1, math.inf),
+    "rollout.temperature": (0, math.inf),
+    "rollout.top_k": (0, math.inf),
+    "rollout.batch_size": (1, math.inf),
+    "rollout.missing_end_penalty": (0, math.inf),
+    "rollout.mixture": (0, 1),
+    "rollout.mixture_end": (0, 1),
+    "rollout.kl_coef_end": (0, math.inf),
 }
 
-# key: shares in which neither end, or not the lower one, makes sense.
-SHARES = {
+# key: (below all values, above all values, in words), where an end itself makes no sense; a null value passes.
+OPEN_RANGES = {
     "data.eval_fraction": (-1e-9, 1, "at least 0 and less than 1"),
     "evaluation.top_p": (0, 1.0001, "in (0, 1]"),
     "reference.update_rate": (0, 1.0001, "in (0, 1]"),
+    "rollout.top_p": (0, 1.0001, "in (0, 1]"),
+    "rollout.opponent_decay": (0, 1, "greater than 0 and less than 1"),
+    "rollout.kl_limit": (0, math.inf, "greater than 0"),
 }
 
 
@@ -72,9 +87,10 @@ def check_values(config: RunConfig) -> None:
         if value is not None and not low <= value <= high:
             limits = f"between {low} and {high}" if high < math.inf else f"at least {low}"
             raise UserError(f"{key}={value}: must be {limits}")
-    for key, (low, high, words) in SHARES.items():
-        if not low < _get(config, key) < high:
-            raise UserError(f"{key}={_get(config, key)}: must be {words}")
+    for key, (low, high, words) in OPEN_RANGES.items():
+        value = _get(config, key)
+        if value is not None and not low < value < high:
+            raise UserError(f"{key}={value}: must be {words}")
     choose(config.data.format)
     for key, feedback in (("feedback", config.feedback), ("evaluation.score", config.evaluation.score)):
         if feedback:

@@ -5,6 +5,7 @@ Every number is a mean over held-out prompts that both models answered, so diffe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
@@ -24,13 +25,16 @@ from alignment.batching.groups import Group, Unit
 from alignment.batching.packing import Batch
 from alignment.batching.units import prompt_ids
 from alignment.data.example import Message
+from alignment.errors import UserError
 from alignment.evaluation.statistics import mean_and_se, paired_difference
-from alignment.feedback.adapters import as_reward, label
+from alignment.feedback.adapters import as_reward, inside, label
 from alignment.feedback.build import build_feedback
+from alignment.feedback.ranks import over_ranks
 from alignment.models.logps import causal_lm, sum_by_completion, token_logps
 from alignment.models.reference import reference_sums
 from alignment.rollouts.sample import Answer, sample
 from alignment.trainers.map_units import Value, gathered, score_units
+from alignment.trainers.same_run import digests
 from alignment.trainers.termination import TERMINATION
 
 
@@ -41,16 +45,18 @@ class Answers:
     answers: list[Answer]
     reference_logps: list[float]  # (B,) summed, nats, temperature 1
     imitation: list[float] = field(default_factory=list)  # nats per token of each held-out answer, where imitated
+    question: str = ""  # what was asked, and how: answers to different questions are not compared
+    scores: list[float] | None = None  # (B,) once they were asked for; not saved
 
     def save(self, file: Path) -> None:
-        stored = {"answers": [asdict(a) for a in self.answers], "logps": self.reference_logps}
-        file.write_text(json.dumps({**stored, "imitation": self.imitation}))
+        stored = {"question": self.question, "answers": [asdict(a) for a in self.answers]}
+        file.write_text(json.dumps({**stored, "logps": self.reference_logps, "imitation": self.imitation}))
 
     @classmethod
     def load(cls, file: Path) -> Answers:
         stored = json.loads(file.read_text())
         answers = [Answer(tuple(a["ids"]), a["text"], a["finished"]) for a in stored["answers"]]
-        return cls(answers, stored["logps"], stored["imitation"])
+        return cls(answers, stored["logps"], stored["imitation"], stored.get("question", ""))
 
     @property
     def tokens(self) -> list[int]:
@@ -77,8 +83,29 @@ class EndOfRun:
         self.asks = f"answering {len(self.prompts)} held-out prompts"
         self.imitates = hasattr(trainer, "nats_per_token")
         self.ids = prompt_ids(self.prompts, trainer.tokenizer, trainer.config.data)
-        score = self.settings.score
-        self.reward = as_reward(build_feedback(score, "evaluation.score")) if score else None
+        asked = (self.ids, *(getattr(self.settings, key) for key in ("max_new_tokens", "temperature", "top_p")))
+        self.question = digest_of(asked, trainer.config.seed, digests(trainer.eval_units) if self.imitates else [])
+        self.reward = self._reward() if self.settings.score else None
+
+    def _reward(self) -> Any:
+        """`evaluation.score`, tried on an answer: what is wrong with it must not end a run at its end.
+
+        Raises:
+            UserError: it compares answers to one prompt, of which there is one here, or it fails.
+        """
+        reward = as_reward(build_feedback(self.settings.score, "evaluation.score"))
+        if any(getattr(part, "rows_together", False) for part in inside(reward)):
+            raise UserError("evaluation.score: a judge compares answers to a prompt, and here is one answer to each")
+        shared = over_ranks(reward)
+        try:
+            shared.score(self.prompts[:1], ["An answer."])
+        except Exception as error:
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            raise UserError(
+                f"evaluation.score: {label(reward)} cannot score an answer to a held-out prompt: "
+                f"{' '.join(reason.split())[:300]}\nMend: a score that needs nothing but prompt and answer, or null"
+            ) from error
+        return shared
 
     load = staticmethod(Answers.load)
 
@@ -110,7 +137,8 @@ class EndOfRun:
             return reference_sums(trainer.start, model, batch)
 
         imitation = score_units(trainer, trainer.eval_units, trainer.nats_per_token) if self.imitates else []
-        return Answers(answers, self._score(answers, reference) if trainer.start is not None else [], imitation)
+        logps = self._score(answers, reference) if trainer.start is not None else []
+        return Answers(answers, logps, imitation, self.question)
 
     def divergence(self, after: Answers) -> dict[str, float]:
         """Sequence KL from the policy to the reference, both at the sampling temperature: mean log-ratio and its SE."""
@@ -146,9 +174,11 @@ class EndOfRun:
         return entries
 
     def scores(self, answers: Answers) -> list[float]:
-        """The ground-truth score of each answer."""
+        """The ground-truth score of each answer, asked for once; NaN is no verdict. All ranks must call it."""
         assert self.reward is not None
-        return self.reward.score(self.prompts, [answer.text for answer in answers.answers])
+        if answers.scores is None:
+            answers.scores = self.reward.score(self.prompts, [answer.text for answer in answers.answers])
+        return answers.scores
 
     def samples(self, before: Answers, after: Answers) -> list[dict[str, Any]]:
         """The rows of samples.jsonl."""
@@ -158,8 +188,14 @@ class EndOfRun:
             rows.append({**texts, "tokens_before": len(old.ids), "tokens_after": len(new.ids)})
         if self.reward is not None:
             for row, old_score, new_score in zip(rows, self.scores(before), self.scores(after), strict=True):
-                row |= {"score_before": old_score, "score_after": new_score}
+                scores = {"score_before": old_score, "score_after": new_score}
+                row |= {name: score if math.isfinite(score) else None for name, score in scores.items()}
         return rows
+
+
+def digest_of(*parts: Any) -> str:
+    """A short digest of plain values."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
 def held_out_entry(metrics: dict[str, float], n: int) -> dict[str, float] | None:

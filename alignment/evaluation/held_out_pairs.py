@@ -14,9 +14,11 @@ from alignment.data.readers import load_examples
 from alignment.data.views import pairs
 from alignment.errors import UserError
 from alignment.evaluation.calibration import by_length, calibration, right
+from alignment.evaluation.end_of_run import digest_of
 from alignment.evaluation.statistics import paired_difference, share_interval
 from alignment.trainers.inputs import sampled
 from alignment.trainers.map_units import score_units
+from alignment.trainers.same_run import digests
 
 
 @dataclass
@@ -24,6 +26,7 @@ class Verdicts:
     """Log-odds that the chosen answer is the better one, of each held-out pair."""
 
     logits: list[float]
+    question: str = ""  # which pairs: verdicts on others are not compared
 
     def save(self, file: Path) -> None:
         file.write_text(json.dumps(asdict(self)))
@@ -39,6 +42,7 @@ class HeldOutPairs:
     def __init__(self, trainer: Any) -> None:
         self.trainer, self.units = trainer, trainer.eval_units
         self.asks = f"ranking {len(self.units)} held-out pairs"
+        self.question = digest_of(digests(self.units))
         # Read now: a set that is not there must not end a run at its end.
         self.sets = {str(path): self._read(str(path)) for path in trainer.config.evaluation.judge_sets}
 
@@ -53,11 +57,11 @@ class HeldOutPairs:
         return units, {**left_out, **counts.as_dict()}
 
     def ask(self) -> Verdicts:
-        return Verdicts(self._logits(self.units))
+        return Verdicts(self._logits(self.units), self.question)
 
     @staticmethod
     def load(file: Path) -> Verdicts:
-        return Verdicts(json.loads(file.read_text())["logits"])
+        return Verdicts(**json.loads(file.read_text()))
 
     def _logits(self, units: Sequence[Unit]) -> list[float]:
         return score_units(self.trainer, units, self.trainer.logits)

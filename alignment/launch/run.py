@@ -95,7 +95,8 @@ def run(config: RunConfig, overrides: list[str]) -> Path:
 
     doing = [f"{end.asks} again"] if end else []
     doing += ["scoring held-out pairs"] if trainer.eval_units and not isinstance(end, HeldOutPairs) else []
-    console.print(f"{' and '.join(doing)} …", highlight=False, soft_wrap=True)
+    if doing:
+        console.print(f"{' and '.join(doing)} …", highlight=False, soft_wrap=True)
     summary, samples = measure(trainer, end, before)
     summary |= {"seconds": time.perf_counter() - started, "overrides": overrides}
     if state.is_main_process:
@@ -191,12 +192,16 @@ LOSSES = ("skipped", "truncated", "prompt_too_long", "same_after_cut", "turns_in
 
 
 def answers_before(end: Any, folder: Path, console: Console, state: PartialState) -> Any:
-    """What the untrained model says, asked once and kept in the run folder, so a resumed run compares with it."""
+    """What the untrained model says, kept in the run folder, so that a resumed run compares with the same.
+
+    It is asked again where a resumed run is measured otherwise: the model is still the untrained one here.
+    """
     if end is None:
         return None
     file = folder / "before.json"
-    if file.is_file():
-        return end.load(file)
+    kept = end.load(file) if file.is_file() else None
+    if kept is not None and kept.question == end.question:
+        return kept
     console.print(f"{end.asks} before training …", highlight=False, soft_wrap=True)
     answers = end.ask()
     if state.is_main_process:

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 import yaml
 from filelock import FileLock
+from huggingface_hub import constants
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.config import ModelConfig
+from alignment.data.hub import is_reachable
 from alignment.data.templates import use_chat_template
 from alignment.errors import UserError, nearest
 from alignment.models.flex import use_block_masks
@@ -239,13 +241,21 @@ def _required_path(config: ModelConfig) -> str:
 
 
 def load_part(factory: Any, target: str, config: ModelConfig, what: str, **kwargs: Any) -> Any:
-    """`factory.from_pretrained(target, …)` with the settings of `config`; what goes wrong is a UserError."""
+    """`factory.from_pretrained(target, …)` with the settings of `config`; what goes wrong is a UserError.
+
+    Without a connection the local cache alone is asked: the hub's client would try again and again, for minutes.
+    """
+    cut_off = not Path(target).is_dir() and not constants.HF_HUB_OFFLINE and not is_reachable()
+    if cut_off:
+        kwargs["local_files_only"] = True
     try:
         return factory.from_pretrained(
             target, revision=config.revision or "main", trust_remote_code=config.trust_remote_code, **kwargs
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
+        if cut_off:
+            reason = f"no connection to {constants.ENDPOINT}, and no whole copy in the local cache"
         raise UserError(f"cannot load the {what} of model.path={config.path}: {reason}") from error
 
 

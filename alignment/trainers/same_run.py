@@ -29,7 +29,7 @@ FREE: tuple[str, ...] = (
 # Settings that change how an update is computed and not what it is: allowed, with a note.
 ROUNDING = (
     *("training.token_budget", "training.layout", "training.gradient_checkpointing"),
-    *("model.attention", "reference.when"),
+    *("model.attention", "reference.when", "rollout.batch_size"),
 )
 
 

@@ -11,7 +11,7 @@ from alignment.launch.compose import Composer
 from alignment.launch.mistakes import nearest_keys
 
 MISTAKES = [
-    (["recipe=dpoo"], ["unknown recipe 'dpoo'", "did you mean dpo?", "recipes: dpo"]),
+    (["recipe=dpoo"], ["unknown recipe 'dpoo'", "did you mean dpo", "recipes: dpo"]),
     ([], ["no recipe", "recipes: dpo"]),
     (["recipe=null"], ["no recipe"]),
     (["recipe=nowhere/x.yaml"], ["recipe=nowhere/x.yaml: no such file"]),
@@ -52,6 +52,15 @@ MISTAKES = [
     (["recipe=dpo", "training.batch_size=0"], ["training.batch_size=0: must be at least 1"]),
     (["recipe=dpo", "data.eval_fraction=1"], ["data.eval_fraction=1.0: must be at least 0 and less than 1"]),
     (["recipe=dpo", "training.learning_rate=nan"], ["training.learning_rate=nan: must be between 1e-12 and 1"]),
+    (["recipe=p3o", "rollout.epochs=0"], ["rollout.epochs=0: must be at least 1"]),
+    (["recipe=p3o", "rollout.kl_limit=0"], ["rollout.kl_limit=0.0: must be greater than 0"]),
+    (["recipe=p3o", "rollout.on_kl_limit=rise"], ["rollout.on_kl_limit=rise: did you mean raise?"]),
+    (["recipe=p3o", "rollout.top_p=0"], ["rollout.top_p=0.0: must be in (0, 1]"]),
+    (["recipe=nash_md", "rollout.mixture=1.5"], ["rollout.mixture=1.5: must be between 0 and 1"]),
+    (
+        ["recipe=nash_md", "rollout.opponent_decay=1"],
+        ["rollout.opponent_decay=1.0: must be greater than 0 and less than 1"],
+    ),
     (["recipe=dpo", "data.path=null"], ["no data"]),
     (["recipe=dpo", "model.path=null"], ["no model"]),
 ]

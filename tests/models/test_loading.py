@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from alignment.config import ModelConfig, PeftConfig
 from alignment.errors import UserError
 from alignment.models.adapters import add_adapter
-from alignment.models.loading import load_model, resolve
+from alignment.models.loading import load_model, load_part, resolve
 
 
 def test_names_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,3 +83,28 @@ def test_gguf_is_converted_once_and_can_be_saved(tmp_path: Path, monkeypatch: py
     assert (Path(folder) / "config.json").stat().st_mtime_ns == stamp
     model.save_pretrained(tmp_path / "saved")
     assert (tmp_path / "saved" / "model.safetensors").is_file()
+
+
+def test_without_a_connection_the_local_cache_alone_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    class Factory:
+        @staticmethod
+        def from_pretrained(target: str, local_files_only: bool = False, **kwargs: object) -> str:
+            asked.append(local_files_only)
+            if target == "someone/absent":
+                raise OSError("a long story")
+            return target
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("alignment.models.loading.is_reachable", lambda: False)
+    config = ModelConfig(path="someone/absent")
+    assert load_part(Factory, "someone/cached", config, "model") == "someone/cached"
+    with pytest.raises(UserError, match="tokenizer of model.path=someone/absent: no connection to .*no whole"):
+        load_part(Factory, "someone/absent", config, "tokenizer")
+    monkeypatch.setattr("alignment.models.loading.is_reachable", lambda: True)
+    with pytest.raises(UserError, match="a long story"):
+        load_part(Factory, "someone/absent", config, "tokenizer")
+    assert asked == [True, True, False]
+    load_part(Factory, resolve("tiny"), config, "model")
+    assert asked[-1] is False

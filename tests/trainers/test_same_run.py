@@ -46,9 +46,10 @@ def test_what_cannot_change_an_update_passes_and_what_rounds_is_named(checkpoint
     other.training.save_steps, other.training.logging_steps, other.training.report_to = 7, 5, ["wandb"]
     other.evaluation.prompts, other.reference.cache = 0, False
     assert check_run(checkpoint, other, units(), 1) == []
-    other.training.token_budget, other.reference.when = 512, "precompute"
+    other.training.token_budget, other.reference.when, other.rollout.batch_size = 512, "precompute", 8
     assert check_run(checkpoint, other, units(), 1) == [
         "reference.when: step -> precompute",
+        "rollout.batch_size: 32 -> 8",
         "training.token_budget: 4096 -> 512",
     ]
 

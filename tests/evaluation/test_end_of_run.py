@@ -1,0 +1,90 @@
+"""Before and after a run: a score that cannot be had is refused at once, and like is compared with like."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from accelerate import PartialState
+from rich.console import Console
+
+from alignment.errors import UserError
+from alignment.evaluation.end_of_run import EndOfRun
+from alignment.launch.run import answers_before, report
+from alignment.trainers.dpo import DPOTrainer
+from tests.trainers.pairs import some_pairs
+from tests.trainers.test_dpo import settings
+
+ASKED: Counter[str] = Counter()
+
+
+def short_or_nothing(prompt: Any, completion: str, context: Any) -> float:
+    """No verdict on the first prompt."""
+    ASKED[completion] += 1
+    return math.nan if prompt == some_pairs()[0].prompt else -float(len(completion))
+
+
+def needs_more(prompt: Any, completion: str, context: Any) -> float:
+    return context["offset"]
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> DPOTrainer:
+    config = settings()
+    config.loss, config.peft.method = {"name": "simpo"}, "none"
+    config.evaluation.prompts, config.evaluation.max_new_tokens = 3, 4
+    folder = tmp_path_factory.mktemp("run")
+    return DPOTrainer(config=config, train=some_pairs(), eval=some_pairs(), folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("score", "words"),
+    [
+        ("exact_match", "exact_match cannot score an answer to a held-out prompt: .*reference"),
+        (f"{__name__}:needs_more", "needs_more cannot score .*: KeyError: 'offset'"),
+        ({"name": "mean_win", "of": "length"}, "a judge compares answers to a prompt"),
+    ],
+)
+def test_a_score_that_cannot_be_had_is_refused_before_training(score: Any, words: str, trainer: DPOTrainer) -> None:
+    trainer.config.evaluation.score = score
+    with pytest.raises(UserError, match=f"(?s)evaluation.score: {words}"):
+        EndOfRun(trainer, trainer.data.prompts)
+
+
+def test_an_answer_is_scored_once_and_no_verdict_is_null_in_the_samples(trainer: DPOTrainer, tmp_path: Path) -> None:
+    trainer.config.evaluation.score = f"{__name__}:short_or_nothing"
+    end = EndOfRun(trainer, trainer.data.prompts)
+    ASKED.clear()
+    before, after = end.ask(), end.ask()
+    table, samples = end.table(before, after), end.samples(before, after)
+    assert table["score"]["prompts"] == 2 and table["score"]["dropped"] == 1
+    assert ASKED.total() == 6
+    assert [sample["score_before"] is None for sample in samples] == [True, False, False]
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "metrics.jsonl").write_text("")
+    report(tmp_path, {"recipe": "dpo", **table}, samples, 1, Console(quiet=True))
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    for line in (tmp_path / "samples.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+
+
+def test_a_run_that_is_measured_otherwise_on_resume_is_asked_again(trainer: DPOTrainer, tmp_path: Path) -> None:
+    trainer.config.evaluation.score = None
+    state, console = PartialState(), Console(quiet=True)
+    end = EndOfRun(trainer, trainer.data.prompts)
+    first = answers_before(end, tmp_path, console, state)
+    assert answers_before(EndOfRun(trainer, trainer.data.prompts), tmp_path, console, state) == first
+    for change in ({"prompts": 2}, {"max_new_tokens": 3}):
+        for key, value in change.items():
+            setattr(trainer.config.evaluation, key, value)
+        other = EndOfRun(trainer, trainer.data.prompts)
+        before = answers_before(other, tmp_path, console, state)
+        assert before != first and len(other.samples(before, other.ask())) == trainer.config.evaluation.prompts == 2
