@@ -17,6 +17,10 @@ from alignment.evaluation.text import decimal, number, visible
 
 # The hub id behind a built-in model's name; `tiny` is on no hub.
 _HUB_IDS = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+# method: what the model is, and what it learned from. Any other method aligns a policy with preferences.
+_SCORING = {"reward": "a reward model", "preference_model": "a preference model"}
+_ONLINE = ("expert_iteration", "nash_md", "online_dpo", "p3o", "policy_gradient", "ppo")
+_NAMES = {"nash_md": "Nash-MD", "online_dpo": "online DPO", "expert_iteration": "expert iteration"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -42,7 +46,7 @@ def _front_matter(summary: Mapping[str, Any], config: Mapping[str, Any], model_f
     return ModelCardData(
         base_model=_hub_id(section(config, "model").get("path")),
         library_name="peft" if adapter else "transformers",
-        pipeline_tag="text-generation",
+        pipeline_tag="text-classification" if method in _SCORING else "text-generation",
         tags=["alignment-toolkit", "preference-alignment", visible(method), *(["lora"] if adapter else [])],
         datasets=_datasets(section(config, "data").get("path")) or None,
     )
@@ -64,10 +68,11 @@ def _body(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     base = _shown_path(section(config, "model").get("path") or summary.get("model"))
     data = section(config, "data").get("path")
     sources = list(data) if isinstance(data, Mapping) else [data]
-    method = str(summary.get("method", config.get("method", "dpo"))).upper()
+    method = str(summary.get("method", config.get("method", "dpo")))
+    became, learned_from = _what_it_is(method, config, ", ".join(_md(_shown_path(source)) for source in sources))
     sections = [
-        f"# {_md(summary.get('model', 'model'))}, aligned with {_md(method)}",
-        f"{_md(base)} trained on preferences ({', '.join(_md(_shown_path(source)) for source in sources)}) with the "
+        f"# {_md(summary.get('model', 'model'))}, {became}",
+        f"{_md(base)} trained on {learned_from} with the "
         f"recipe {_md(summary.get('recipe', 'custom'))} of alignment-toolkit, seed {_md(summary.get('seed', 0))}.",
         _md(config.get("description") or ""),
         "## Results",
@@ -79,9 +84,27 @@ def _body(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         _settings(config),
         _pairs_table(("package", "version"), flat(section(summary, "versions"))),
         "## Limits",
-        _limits(summary),
+        _limits(summary, method, config),
     ]
     return "\n\n".join(part for part in sections if part) + "\n"
+
+
+def _what_it_is(method: str, config: Mapping[str, Any], sources: str) -> tuple[str, str]:
+    """What the model became, and what it was trained on, in words."""
+    name = _NAMES.get(method, method.upper())
+    if method in _SCORING:
+        return f"{_SCORING[method]}: it scores answers and writes none", f"preferences ({sources})"
+    if method == "sft":
+        return f"fine-tuned with {name}", f"answers to imitate ({sources})"
+    if method in _ONLINE:
+        if method == "policy_gradient":
+            name = str(section(config, "loss").get("name", "policy gradients")).upper()
+        return f"aligned with {_md(name)}", f"its own answers to prompts ({sources}), judged by {_feedback(config)},"
+    return f"aligned with {_md(name)}", f"preferences ({sources})"
+
+
+def _feedback(config: Mapping[str, Any]) -> str:
+    return _md(_shown_path(section(config, "feedback").get("name") or "a feedback object of its own"))
 
 
 def _shown_path(path: Any) -> str:
@@ -115,17 +138,26 @@ def _settings(config: Mapping[str, Any]) -> str:
             for key in ("learning_rate", "batch_size", "epochs", "max_steps", "optimizer", "scheduler", "bf16")
         },
     }
+    if config.get("method") in _ONLINE:
+        keys = ("prompts", "completions", "epochs", "max_new_tokens", "temperature")
+        picked["rollout"] = {key: section(config, "rollout").get(key) for key in keys}
     known = {
         group: {key: value for key, value in values.items() if value is not None} for group, values in picked.items()
     }
     return _pairs_table(("setting", "value"), dotted(known))
 
 
-def _limits(summary: Mapping[str, Any]) -> str:
+def _limits(summary: Mapping[str, Any], method: str, config: Mapping[str, Any]) -> str:
     score, fluency = section(summary, "score"), section(summary, "fluency")
+    learned = "Trained on preferences alone: it learned which answers are preferred, not which are true."
+    if method in _SCORING:
+        learned += " A policy that is trained to score well will find what it gets wrong."
+    elif method == "sft":
+        learned = "Trained to imitate given answers: it learned how they are written, with their errors."
+    elif method in _ONLINE:
+        learned = f"Trained to please one judge ({_feedback(config)}): what that overlooks, it was free to do."
     points = [
-        "Trained on preferences alone: it learned which answers are preferred, not which are true. It keeps the base "
-        "model's errors, biases and licence.",
+        f"{learned} It keeps the base model's errors, biases and licence.",
         "One run with one seed: the intervals cover the choice of held-out prompts, not what another seed would give.",
     ]
     if score.get("name"):

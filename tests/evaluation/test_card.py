@@ -104,3 +104,43 @@ def test_a_run_of_which_little_is_known_has_a_card(tmp_path: Path) -> None:
         write_model_card(tmp_path)
     (tmp_path / "model").mkdir()
     assert "No counts were recorded." in write_model_card(tmp_path).read_text()
+
+
+@pytest.mark.parametrize(
+    ("method", "pipeline", "title", "trained_on", "limit"),
+    [
+        (
+            "reward",
+            "text-classification",
+            "a reward model: it scores",
+            "preferences (everyday)",
+            "policy that is trained",
+        ),
+        ("preference_model", "text-classification", "a preference model:", "preferences (everyday)", "which are true"),
+        ("sft", "text-generation", "fine-tuned with SFT", "answers to imitate (everyday)", "Trained to imitate"),
+        (
+            "p3o",
+            "text-generation",
+            "aligned with P3O",
+            "prompts (everyday), judged by mine.py:nice, with",
+            "(mine.py:nice)",
+        ),
+        ("policy_gradient", "text-generation", "aligned with RLOO", "its own answers", "please one judge"),
+        ("nash_md", "text-generation", "aligned with Nash-MD", "its own answers", "please one judge"),
+        ("kto", "text-generation", "aligned with KTO", "trained on preferences (everyday)", "which are true"),
+    ],
+)
+def test_the_card_says_what_the_model_is(
+    tmp_path: Path, method: str, pipeline: str, title: str, trained_on: str, limit: str
+) -> None:
+    run = make_run(tmp_path / "run", method=method)
+    feedback, rollout = {"name": "/home/someone/mine.py:nice"}, {"prompts": 16, "completions": 2}
+    loss = {"name": "rloo" if method == "policy_gradient" else method}
+    (run / "config.yaml").write_text(
+        yaml.safe_dump({**config(0), "method": method, "feedback": feedback, "rollout": rollout, "loss": loss})
+    )
+    found = ModelCard.load(write_model_card(run))
+    assert found.data.to_dict()["pipeline_tag"] == pipeline
+    assert title in found.text and trained_on in found.text and limit in found.text
+    assert "/home/someone" not in found.content
+    assert ("rollout.prompts" in found.text) == (method in ("p3o", "policy_gradient", "nash_md"))
