@@ -126,7 +126,7 @@ class RolloutConfig:
     top_k: int = 0
     batch_size: int = 32  # completions decoded at once
     missing_end_penalty: float = 0.0  # taken off the reward of an answer that was cut at max_new_tokens
-    scale_rewards: bool = False  # divide rewards by their standard deviation over the phase
+    scale_rewards: bool = False  # divide rewards by their standard deviation within prompts, over the phase
     mixture: float = 0.125  # nash_md: the opponent's beta: 0 self-play, 1 best response to the reference
     mixture_end: Optional[float] = None  # where it is at the end of the run, changed linearly
     opponent_decay: Optional[float] = None  # nash_md: the opponent is the mean of past policies (Nash-EMA); 0.999

@@ -178,7 +178,9 @@ class OnlineTrainer(PolicyTrainer):
         return f"the {step} steps so far are kept: resume={self.folder}" if step else "nothing was trained yet"
 
     def _scaled(self, units: list[Experience]) -> list[Experience]:
-        spread = statistics.pstdev([reward for unit in units for reward in unit.rewards]) or 1.0
+        """Rewards over their spread within prompts, so that what differs from prompt to prompt scales nothing."""
+        within = [reward - statistics.fmean(unit.rewards) for unit in units for reward in unit.rewards]
+        spread = math.sqrt(statistics.fmean(value * value for value in within)) or 1.0
         return [replace(unit, rewards=tuple(reward / spread for reward in unit.rewards)) for unit in units]
 
     def _reference_tokens(self, model: nn.Module, units: Sequence[Unit], batch: Batch) -> Tensor:

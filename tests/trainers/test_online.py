@@ -80,12 +80,13 @@ def test_an_offset_of_the_reward_trains_the_same_policy(tmp_path: Path) -> None:
     def offset(prompt: Any, completion: str, context: Any) -> float:
         return short(prompt, completion, context) + 3.0 * context["offset"]
 
-    found = []
-    for number, reward in enumerate((short, offset)):
-        run = trainer_of("p3o", tmp_path / str(number), 4, Function(reward))
-        run.train()
-        found.append(weights(run))
-    assert distance(*found) < 1e-3
+    for scale in (False, True):
+        found = []
+        for number, reward in enumerate((short, offset)):
+            run = trainer_of("p3o", tmp_path / f"{scale} {number}", 4, Function(reward), scale_rewards=scale)
+            run.train()
+            found.append(weights(run))
+        assert distance(*found) < 1e-3
 
 
 def test_no_verdicts_are_dropped_and_counted(tmp_path: Path) -> None:
