@@ -15,6 +15,8 @@ from torch import Tensor
 
 from alignment.losses.record import LossOutput
 
+LARGEST_LOG_RATIO = 80.0  # nats of a completion; its exponential is still finite in float32
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -46,8 +48,8 @@ class Samples:
 
     @property
     def ratio_to_old(self) -> Tensor:
-        """(B, K) rho = pi_theta(y | x) / pi_old(y | x)."""
-        return self.sums(self.tokens - self.old_tokens).exp()
+        """(B, K) rho = pi_theta(y | x) / pi_old(y | x), at most e^80: an infinite one has no gradient but NaN."""
+        return self.sums(self.tokens - self.old_tokens).clamp(max=LARGEST_LOG_RATIO).exp()
 
     @property
     def lengths(self) -> Tensor:
