@@ -192,7 +192,7 @@ def test_ppo_by_hand() -> None:
 
 @pytest.mark.parametrize("clipping", ["separate", "joint"])
 def test_a_policy_that_ran_far_away_has_a_finite_loss_and_gradient(clipping: str) -> None:
-    """In float32, where e^89 is infinite: the first completion is 200 nats likelier than before, the second 200 less."""
+    """Float32, where e^89 is infinite: the first completion is 200 nats likelier than before, the second 200 less."""
     tokens = torch.tensor([-1.0, -201.0], requires_grad=True)
     old, owners = torch.tensor([-201.0, -1.0]), torch.tensor([0, 1])
     for rewards in ([[1.0, 0.0]], [[0.0, 1.0]]):
