@@ -87,7 +87,9 @@ def test_reward_in_process_with_a_further_set(tmp_path: Path, capsys: pytest.Cap
     summary = check_ranking(run, "reward")
     assert summary["judge_sets"][str(exam)]["n"] == 12
     printed = capsys.readouterr().out
-    assert "held-out pairs ranked right" in printed and "ranked right: exam.jsonl" in printed
+    assert "held-out pairs" in printed and "exam.jsonl" in printed  # a narrow terminal wraps the labels
+    page = (run / "report.html").read_text()
+    assert "held-out pairs ranked right" in page and "ranked right: exam.jsonl" in page
 
     assert main(["recipe=reward", "model=tiny", "evaluation.judge_sets=[nowhere.jsonl]", f"output_dir={run}2"]) == 2
     assert "nowhere.jsonl" in capsys.readouterr().err
