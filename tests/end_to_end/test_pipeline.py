@@ -19,6 +19,7 @@ from tests.launching import ROOT, environment
 FEW = ["training.max_steps=3", "training.learning_rate=1e-3", "evaluation.prompts=4", "evaluation.max_new_tokens=8"]
 
 
+@pytest.mark.slow
 def test_sample_label_train(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -111,7 +111,10 @@ ONLINE = ["expert_iteration", "grpo", "nash_md", "online_dpo", "p3o", "ppo", "re
 SMALL = ["rollout.prompts=8", "rollout.max_new_tokens=12", "training.batch_size=4"]
 
 
-@pytest.mark.parametrize("recipe", ONLINE)
+@pytest.mark.parametrize(
+    "recipe",
+    [name if name in ("nash_md", "p3o", "ppo") else pytest.param(name, marks=pytest.mark.slow) for name in ONLINE],
+)
 def test_online_recipes_in_process(recipe: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert main([f"recipe={recipe}", "model=tiny", "seed=3", *FEW, *SMALL, f"output_dir={run}"]) == 0
