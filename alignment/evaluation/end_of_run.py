@@ -29,6 +29,7 @@ from alignment.errors import UserError
 from alignment.evaluation.statistics import mean_and_se, paired_difference
 from alignment.feedback.adapters import as_reward, inside, label
 from alignment.feedback.build import build_feedback
+from alignment.feedback.protocols import Judge
 from alignment.feedback.ranks import over_ranks
 from alignment.models.logps import causal_lm, sum_by_completion, token_logps
 from alignment.models.reference import reference_sums
@@ -160,11 +161,14 @@ class EndOfRun:
         return score_units(self.trainer, units, value)
 
     def table(self, before: Answers, after: Answers) -> dict[str, Any]:
-        """The score, length, fluency and KL entries of summary.json."""
+        """The score, feedback, length, fluency and KL entries of summary.json."""
         entries: dict[str, Any] = {}
         if self.reward is not None:
             difference = paired_difference(self.scores(before), self.scores(after))
             entries["score"] = difference.to_summary(label(self.reward))
+        taught = self._taught(before, after)
+        if taught:
+            entries["feedback"] = taught
         if self.imitates:
             entries["imitation"] = paired_difference(before.imitation, after.imitation).to_summary("nats per token")
         entries["length"] = {name: sum(a.tokens) / len(a.tokens) for name, a in (("before", before), ("after", after))}
@@ -172,6 +176,33 @@ class EndOfRun:
             entries["kl"] = self.divergence(after)
             entries["fluency"] = {"before": before.fluency, "after": after.fluency}
         return entries
+
+    def _taught(self, before: Answers, after: Answers) -> dict[str, Any]:
+        """What an online run's own feedback says of the answers, where that is not the score already.
+
+        A reward's mean before and after; of a judge, how often it prefers the later answer. Far from the score, the
+        feedback is being played. Empty where there is none, or it cannot say anything about a prompt alone.
+        """
+        feedback, config = getattr(self.trainer, "feedback", None), self.trainer.config
+        if feedback is None or _named(config.feedback) == _named(self.settings.score) != {}:
+            return {}
+        old, new = ([answer.text for answer in answers.answers] for answers in (before, after))
+        together = any(getattr(part, "rows_together", False) for part in inside(feedback))
+        try:
+            if isinstance(feedback, Judge):
+                wins = feedback.prefer(self.prompts, new, old)
+            else:
+                scores = feedback.score([*self.prompts, *self.prompts], [*old, *new])
+                if not together:
+                    half = len(old)
+                    return paired_difference(scores[:half], scores[half:]).to_summary(label(feedback))
+                wins = scores[len(old) :]
+        except Exception as error:  # it may need what only training prompts carry; the run is done all the same
+            reason = " ".join(str(error).split())[:200]
+            return {"name": label(feedback), "failed": f"{type(error).__name__}: {reason}"}
+        above = paired_difference([0.5] * len(wins), wins)
+        entry = {"name": label(feedback), "prompts": above.n, "wins": above.after}
+        return entry | ({"ci95": [0.5 + above.low, 0.5 + above.high]} if above.n > 1 else {})
 
     def scores(self, answers: Answers) -> list[float]:
         """The ground-truth score of each answer, asked for once; NaN is no verdict. All ranks must call it."""
@@ -191,6 +222,11 @@ class EndOfRun:
                 scores = {"score_before": old_score, "score_after": new_score}
                 row |= {name: score if math.isfinite(score) else None for name, score in scores.items()}
         return rows
+
+
+def _named(settings: Any) -> dict[str, Any]:
+    """A section of feedback settings; a bare name is one without settings."""
+    return {"name": settings} if isinstance(settings, str) else dict(settings or {})
 
 
 def digest_of(*parts: Any) -> str:

@@ -1,12 +1,13 @@
 """summary.json, the end-of-run table for machines, and the same table for the terminal.
 
-Keys: recipe, model, seed, steps, seconds, score {name, before, after, difference, ci95, prompts}, pairs {accuracy,
-margin, n} (for methods on single answers: answers), kl {mean, se} (nats per answer), length {before, after} (tokens),
-fluency {before, after} (mean log-prob per token under the reference, nats), tokens_per_second, peak_memory_mb, method,
-data, versions, finished. Of imitated answers: imitation {before, after, difference, ci95} (nats per token). Of a model
-that ranks answers: ranking {before, after, difference, ci95, after_ci95, pairs}, calibration {ece, bins}, by_length,
-judge_sets {set: {accuracy, n, ci95, ece, left_out}}. A key is absent where it has no meaning. The file is written last:
-a run folder without it is not a finished run.
+Keys: recipe, model, seed, steps, seconds, score {name, before, after, difference, ci95, prompts}, feedback (what an
+online run was trained on, where that is not the score: the same keys, or of a judge {name, wins, ci95, prompts}), pairs
+{accuracy, margin, n} (for methods on single answers: answers), kl {mean, se} (nats per answer), length {before, after}
+(tokens), fluency {before, after} (mean log-prob per token under the reference, nats), tokens_per_second,
+peak_memory_mb, method, data, versions, finished. Of imitated answers: imitation {before, after, difference, ci95} (nats
+per token). Of a model that ranks answers: ranking {before, after, difference, ci95, after_ci95, pairs}, calibration
+{ece, bins}, by_length, judge_sets {set: {accuracy, n, ci95, ece, left_out}}. A key is absent where it has no meaning.
+The file is written last: a run folder without it is not a finished run.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ def rows(summary: Mapping[str, Any]) -> list[Row]:
     """The rows of `summary` (see summary.py for its keys) in the order in which they are read."""
     built = [
         _score(summary),
+        _feedback(summary),
         _imitation(summary),
         *_ranking(summary),
         _length(summary),
@@ -95,6 +96,37 @@ def _score_reading(score: Mapping[str, Any], bounds: str) -> tuple[str, str]:
         "narrow the interval.",
         "plain",
     )
+
+
+def _feedback(summary: Mapping[str, Any]) -> Row | None:
+    """What an online run was trained on, beside the score that it was not."""
+    found = section(summary, "feedback")
+    name = f"trained on: {visible(found.get('name', 'feedback'))}"
+    bounds = interval(found.get("ci95"))
+    if number(found.get("wins")) is not None:
+        ends = f"[{100 * found['ci95'][0]:.0f} %, {100 * found['ci95'][1]:.0f} %]" if bounds else ""
+        reading = (
+            "How often the run's own judge prefers the answer after training to the one before; 50 % is no change."
+        )
+        return Row(
+            "feedback", name, "", percent(found["wins"]), "", ends, f"{reading} {_beside(summary, found)}".strip()
+        )
+    if number(found.get("after")) is None:
+        failed = f"It said nothing of held-out answers ({visible(found['failed'])})." if "failed" in found else ""
+        return Row("feedback", name, "", NOTHING, "", "", failed) if failed else None
+    cells = decimal(found.get("before")), decimal(found.get("after")), decimal(found.get("difference"), sign=True)
+    reading = "What the run was trained to raise, of the same held-out answers."
+    return Row("feedback", name, *cells, bounds, f"{reading} {_beside(summary, found)}".strip())
+
+
+def _beside(summary: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """Whether the score, which was not trained on, went along with the feedback that was."""
+    ends, others, even = found.get("ci95"), section(summary, "score").get("ci95"), 0.5 if "wins" in found else 0.0
+    if not isinstance(ends, list) or not isinstance(others, list) or ends[0] <= even:
+        return ""
+    if others[1] < 0:
+        return "It rose while the score fell: the feedback is being played. Stop earlier, or hold on to the reference."
+    return "The score rose with it." if others[0] > 0 else "The score does not show the same: read the samples."
 
 
 def _length(summary: Mapping[str, Any]) -> Row | None:

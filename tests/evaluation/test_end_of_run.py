@@ -13,8 +13,11 @@ from accelerate import PartialState
 from rich.console import Console
 
 from alignment.errors import UserError
-from alignment.evaluation.end_of_run import EndOfRun
+from alignment.evaluation.end_of_run import Answers, EndOfRun
+from alignment.feedback.adapters import BradleyTerry, Function, MeanWin
+from alignment.feedback.rules import Length
 from alignment.launch.run import answers_before, report
+from alignment.rollouts.sample import Answer
 from alignment.trainers.dpo import DPOTrainer
 from tests.trainers.pairs import some_pairs
 from tests.trainers.test_dpo import settings
@@ -88,3 +91,39 @@ def test_a_run_that_is_measured_otherwise_on_resume_is_asked_again(trainer: DPOT
         other = EndOfRun(trainer, trainer.data.prompts)
         before = answers_before(other, tmp_path, console, state)
         assert before != first and len(other.samples(before, other.ask())) == trainer.config.evaluation.prompts == 2
+
+
+class Longer:
+    """A judge, and a reward that needs more than a prompt."""
+
+    def prefer(self, prompts: Any, first: Any, second: Any, context: Any = None) -> list[float]:
+        return [
+            math.nan if not i else float(len(a) > len(b)) for i, (a, b) in enumerate(zip(first, second, strict=True))
+        ]
+
+
+def answered(*texts: str) -> Answers:
+    return Answers([Answer((1,), text, True) for text in texts], [0.0] * len(texts))
+
+
+@pytest.mark.parametrize(
+    ("feedback", "expected"),
+    [
+        (Length(), {"prompts": 3, "before": 1.0, "after": 2.0, "difference": 1.0}),
+        (Longer(), {"prompts": 2, "wins": 0.5}),  # the first of the three has no verdict
+        (MeanWin(BradleyTerry(Length())), {"prompts": 3, "wins": (2 / (1 + math.exp(-2)) + 1 / (1 + math.e)) / 3}),
+        (Function(needs_more), {"failed": "KeyError: 'offset'"}),
+        (None, None),
+    ],
+)
+def test_the_runs_own_feedback_is_asked_of_the_same_answers(feedback: Any, expected: Any, trainer: Any) -> None:
+    trainer.config.evaluation.score, trainer.feedback = None, feedback
+    before, after = answered("a", "a", "a"), answered("a b c", "a b c", "")
+    found = EndOfRun(trainer, trainer.data.prompts)._taught(before, after)
+    if expected is None:
+        assert found == {}
+    else:
+        assert {name: found[name] for name in expected} == pytest.approx(expected)
+    trainer.config.feedback, trainer.config.evaluation.score = {"name": "length"}, "length"
+    assert EndOfRun(trainer, trainer.data.prompts)._taught(before, after) == {}  # the score says it already
+    trainer.config.feedback, trainer.feedback = {}, None

@@ -99,3 +99,26 @@ def test_the_command_is_the_recorded_one() -> None:
         "accelerate launch train.py recipe=dpo 'data.path=my file.jsonl'"
     )
     assert command({"recipe": "dpo", "seed": 2}) == "accelerate launch train.py recipe=dpo seed=2"
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [([0.3, 0.8], "rose with it"), ([-0.8, -0.3], "being played"), ([-0.1, 0.2], "not show the same")],
+)
+def test_a_feedback_that_rose_is_held_against_the_score(ends: Any, words: str) -> None:
+    score = {"name": "s", "after": 1.0, "ci95": ends}
+    rose = {"name": "reward_model", "before": -1.0, "after": 1.0, "difference": 2.0, "ci95": [1.5, 2.5]}
+    found = row("feedback", feedback=rose, score=score)
+    assert (found.before, found.after, found.difference, found.interval) == ("-1.00", "1.00", "+2.00", "[+1.50, +2.50]")
+    assert words in found.reading
+    judged = row(
+        "feedback",
+        feedback={"name": "judge", "wins": 0.8, "ci95": [0.7, 0.9]},
+        score=score,
+    )
+    assert (judged.after, judged.interval) == ("80 %", "[70 %, 90 %]")
+    assert words in judged.reading
+
+
+def test_a_feedback_that_failed_on_held_out_answers_says_so() -> None:
+    assert "KeyError: 'x'" in row("feedback", feedback={"name": "r", "failed": "KeyError: 'x'"}).reading
