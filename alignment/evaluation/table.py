@@ -109,7 +109,7 @@ def _feedback(summary: Mapping[str, Any]) -> Row | None:
             "How often the run's own judge prefers the answer after training to the one before; 50 % is no change."
         )
         return Row(
-            "feedback", name, "", percent(found["wins"]), "", ends, f"{reading} {_beside(summary, found)}".strip()
+            "feedback", name, "", percent(found["wins"], 0), "", ends, f"{reading} {_beside(summary, found)}".strip()
         )
     if number(found.get("after")) is None:
         failed = f"It said nothing of held-out answers ({visible(found['failed'])})." if "failed" in found else ""

@@ -118,12 +118,13 @@ def answered(*texts: str) -> Answers:
 )
 def test_the_runs_own_feedback_is_asked_of_the_same_answers(feedback: Any, expected: Any, trainer: Any) -> None:
     trainer.config.evaluation.score, trainer.feedback = None, feedback
+    prompts = [[{"role": "user", "content": text}] for text in ("x?", "y?", "z?")]
     before, after = answered("a", "a", "a"), answered("a b c", "a b c", "")
-    found = EndOfRun(trainer, trainer.data.prompts)._taught(before, after)
+    found = EndOfRun(trainer, prompts)._taught(before, after)
     if expected is None:
         assert found == {}
     else:
         assert {name: found[name] for name in expected} == pytest.approx(expected)
     trainer.config.feedback, trainer.config.evaluation.score = {"name": "length"}, "length"
-    assert EndOfRun(trainer, trainer.data.prompts)._taught(before, after) == {}  # the score says it already
+    assert EndOfRun(trainer, prompts)._taught(before, after) == {}  # the score says it already
     trainer.config.feedback, trainer.feedback = {}, None
