@@ -117,7 +117,7 @@ def answered(*texts: str) -> Answers:
     ],
 )
 def test_the_runs_own_feedback_is_asked_of_the_same_answers(feedback: Any, expected: Any, trainer: Any) -> None:
-    trainer.config.evaluation.score, trainer.feedback = None, feedback
+    trainer.config.evaluation.score, trainer.config.evaluation.prompts, trainer.feedback = None, 3, feedback
     prompts = [[{"role": "user", "content": text}] for text in ("x?", "y?", "z?")]
     before, after = answered("a", "a", "a"), answered("a b c", "a b c", "")
     found = EndOfRun(trainer, prompts)._taught(before, after)
