@@ -96,6 +96,57 @@ def test_labels_and_judgments() -> None:
     assert _example("ratings").responses[0].score == 6.0
 
 
+@pytest.mark.parametrize(
+    ("judgment", "score", "satisfactory"),
+    [
+        (None, None, True),
+        ("", None, True),
+        ("nan", None, True),
+        (None, 3, True),  # the authors look at the score only where there is a judgment
+        ("Too short.", None, False),
+        ("The response is perfect.", None, True),
+        ("Too short.", 6.9, False),
+        ("Too short.", 7, True),
+        ("The response is perfect.", 3, False),
+    ],
+)
+def test_cut_verdicts_are_the_authors(judgment: str | None, score: float | None, satisfactory: bool) -> None:
+    row = {"instruction": "Why?", "input": "", "output": "Yes.", "judgment": judgment, "score": score}
+    (response,) = parse_row(row)[1][0].responses
+    assert response.judgments[0].satisfactory is satisfactory
+    assert response.score == score
+
+
+def test_critiques_with_verdicts_scores_and_labels() -> None:
+    def notes(index: int) -> list[tuple[str | None, bool | None]]:
+        return [(note.text, note.satisfactory) for note in _example("critiques", index).responses[0].judgments]
+
+    assert notes(0) == [("Hm.", None)]
+    assert notes(2) == [("Short.", None)]
+    assert _example("critiques", 2).responses[0].score == 3.0
+    assert notes(3) == [(None, True)]
+    assert notes(4) == [("Fine.", False)]
+    assert (notes(5), _example("critiques", 5).responses[0].score) == ([("Short.", None)], 2.0)
+    labelled = {"prompt": "Why?", "completion": "Yes.", "label": False, "feedback": "Short."}
+    (response,) = parse_row(labelled)[1][0].responses
+    assert (response.desirable, response.judgments[0].satisfactory) == (False, False)
+
+
+def test_justification_of_a_choice_judges_both_answers() -> None:
+    row = {
+        "question": "Why?",
+        "answer_a": "So.",
+        "answer_b": "No.",
+        "overall_preference": -1,
+        "justification": "B errs.",
+    }
+    first, second = parse_row(row)[1][0].responses
+    assert [(note.text, note.satisfactory) for note in first.judgments + second.judgments] == [
+        ("B errs.", True),
+        ("B errs.", False),
+    ]
+
+
 def test_fine_grained_comparisons_and_spans() -> None:
     example = _example("fine_grained")
     found = [(p.first, p.second, p.p_first) for p in example.preferences]

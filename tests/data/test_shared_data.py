@@ -43,9 +43,15 @@ def found_in(folder: str) -> dict[str, Any]:
             "pairs": len(two),
             "left out of the pairs": dict(sorted(left_out.items())),
             "labelled answers": len(unpaired(loaded.examples, from_pairs=False)[0]),
-            "judged answers": len(judged(loaded.examples)[0]),
+            "judged answers": _judged(loaded.examples),
         }
     return found
+
+
+def _judged(examples: Any, satisfied_from: float | None = None) -> dict[str, int]:
+    records, counts = judged(examples, satisfied_from=satisfied_from)
+    satisfactory = sum(record.satisfactory for record in records)
+    return {"records": len(records), "satisfactory": satisfactory, **dict(sorted(counts.items()))}
 
 
 def _counts(report: Any) -> dict[str, Any]:
@@ -93,6 +99,24 @@ def test_system_text_reaches_the_prompt() -> None:
 def test_three_annotators_become_one_pair_with_their_mean() -> None:
     found, _ = pairs(load_examples(ROOT / "pandalm").examples)
     assert {round(pair.p_chosen, 3) for pair in found} <= {1.0, round(5 / 6, 3), round(2 / 3, 3)}
+
+
+def test_judgments_with_scores_but_no_verdict_are_satisfied_from_a_threshold() -> None:
+    # 416 rows, three judgments by GPT-4 each; the score is their mean on a scale of 1 to 5
+    examples = load_examples(ROOT / "prometheus_absolute").examples
+    assert _judged(examples) == {"records": 0, "satisfactory": 0, "no verdict": 1248}
+    assert _judged(examples, satisfied_from=4) == {"records": 1248, "satisfactory": 840}
+    assert _judged(examples, satisfied_from=6) == {"records": 1248, "satisfactory": 0}
+
+
+def test_judgments_of_the_cut_authors() -> None:
+    records = [
+        r for split in ("train", "test") for r in judged(load_examples(ROOT / "cut_judgments", split=split).examples)[0]
+    ]
+    wrong = [record for record in records if not record.satisfactory]
+    assert (len(records), len(wrong)) == (4222 - 42, 1005 - 9)  # 42 × $ERROR$; 9 × "The response is perfect."
+    assert all(record.judgment for record in wrong)
+    assert sum(record.judgment is None for record in records) == 3175
 
 
 def test_tree_turns_alternate() -> None:

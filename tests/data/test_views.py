@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.data.example import Example, Judgment, Preference, Response
-from alignment.data.views import demonstrations, improvements, judged, pairs, prompts, unpaired
+from alignment.data.views import demonstrations, improvements, pairs, prompts, unpaired
 
 ASK = [{"role": "user", "content": "Why?"}]
 NAN = math.nan
@@ -127,17 +127,6 @@ def test_unpaired_labels_and_pairs() -> None:
     ]
     assert counts == {"no label": 2, "tie": 1}
     assert len(unpaired([labelled, paired], from_pairs=False)[0]) == 1
-
-
-def test_judged_answers() -> None:
-    first = example("a")
-    first.responses[0].judgments = [Judgment("Too short.", False), Judgment("Fine.", True), Judgment("Hm.")]
-    found, counts = judged([first, example("b")])
-    assert [(item.id, item.judgment, item.satisfactory) for item in found] == [
-        ("e:0-0", "Too short.", False),
-        ("e:0-1", "Fine.", True),
-    ]
-    assert counts == {"no verdict": 1, "no judgment": 1}
 
 
 def test_improvements_go_from_rejected_to_chosen() -> None:

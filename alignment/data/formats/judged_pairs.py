@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from alignment.data.example import Example, Preference, Response
+from alignment.data.example import Example, Judgment, Preference, Response
 from alignment.data.formats.common import (
     Row,
     answer,
@@ -76,13 +76,20 @@ def _completion(row: Row, side: str) -> Response:
 
 
 def _lfqa(row: Row) -> Example:
-    """-1 is for A, 1 for B. The literal <br /> of the source becomes the line break that it stands for."""
+    """-1 is for A, 1 for B. The literal <br /> of the source becomes the line break that it stands for.
+
+    The expert's justification is a judgment of both answers: of the preferred one as satisfactory, of the other as not.
+    """
     p_first = verdict(number(row["overall_preference"], "overall_preference"), (-1,), (1,), (0,), "overall_preference")
     responses = (
         answer(_lines(row["answer_a"], "answer_a"), "answer_a", source=_source(row.get("answer_a_type"))),
         answer(_lines(row["answer_b"], "answer_b"), "answer_b", source=_source(row.get("answer_b_type"))),
     )
-    used = ("question", "answer_a", "answer_b", "answer_a_type", "answer_b_type", "overall_preference")
+    if has(row, "justification") and p_first != 0.5:
+        written = _lines(row["justification"], "justification")
+        for response, preferred in zip(responses, (p_first == 1.0, p_first == 0.0), strict=True):
+            response.judgments = [Judgment(written, satisfactory=preferred)]
+    used = ("question", "answer_a", "answer_b", "answer_a_type", "answer_b_type", "overall_preference", "justification")
     prompt = prompt_of(_lines(row["question"], "question"), "question")
     return pair(row, used, prompt, responses, p_first)
 

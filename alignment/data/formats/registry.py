@@ -9,6 +9,7 @@ from alignment.data.example import Example
 from alignment.data.formats import (
     alpaca,
     conversational,
+    critiques,
     cut,
     evaluation_pairs,
     example_record,
@@ -60,6 +61,7 @@ ORDER: tuple[Format, ...] = (
     sharegpt,
     alpaca,
     rankings,
+    critiques,
     ratings,
     conversational,
     standard,
