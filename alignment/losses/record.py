@@ -79,6 +79,7 @@ class LossOutput:
 
     values: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
+    counted: dict[str, Tensor] = field(default_factory=dict)  # (B,) bool: whose a metric is, where it is not everyone's
 
 
 def soft(value: Callable[[PairLogps], Tensor], pairs: PairLogps, label_smoothing: float = 0.0) -> Tensor:

@@ -5,13 +5,11 @@ A label with p_chosen < 1 is the mixture of the loss of the pair and of the flip
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alignment.losses.likelihood import log1mexp
 from alignment.losses.record import LossOutput, PairLogps, pair_metrics, soft
-
-CEILING = -1e-6  # nats per token: where a completion is all but certain its odds, and their gradient, have no bound
 
 
 def simpo(pairs: PairLogps, beta: float = 2.0, gamma: float = 1.0) -> LossOutput:
@@ -40,7 +38,7 @@ def orpo(pairs: PairLogps, beta: float = 0.1) -> LossOutput:
     """
 
     def log_odds(mean: Tensor) -> Tensor:
-        return mean - torch.log(-torch.expm1(mean.clamp(max=CEILING)))  # expm1: exact near p = 1
+        return mean - log1mexp(mean)
 
     def value(pair: PairLogps) -> Tensor:
         return -pair.mean_chosen - beta * F.logsigmoid(log_odds(pair.mean_chosen) - log_odds(pair.mean_rejected))

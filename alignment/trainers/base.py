@@ -145,7 +145,7 @@ class AlignmentTrainer(Trainer):
                 loss = output.values.sum() * (weight if units else 0.0)
                 self.accelerator.backward(loss)
             if units:
-                self.sums.add(output.metrics)
+                self.sums.add(output.metrics, output.counted)
                 seen.append((units, output.values.detach()))
                 total += loss.detach()
         self._stop_if_not_finite(seen)
@@ -205,7 +205,7 @@ class AlignmentTrainer(Trainer):
             for units in self.micro_batches(share):
                 output = self.run(self.model_wrapped, units or [self.filler])
                 if units:
-                    sums.add({"loss": output.values, **output.metrics})
+                    sums.add({"loss": output.values, **output.metrics}, output.counted)
                 TERMINATION.raise_if_agreed(self.accelerator)
         means, _ = sums.means(self.accelerator)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}

@@ -24,3 +24,13 @@ def test_a_loss_without_metrics_has_no_means() -> None:
     sums = MetricSums()
     sums.add({})
     assert sums.means(_OneProcess()) == ({}, {})
+
+
+def test_a_metric_that_not_every_example_has_is_a_mean_over_those_that_do() -> None:
+    sums = MetricSums()
+    sums.add({"a": torch.tensor([1.0, 9.0]), "b": torch.tensor([2.0, 4.0])}, {"a": torch.tensor([True, False])})
+    sums.add({"a": torch.tensor([7.0]), "b": torch.tensor([6.0])}, {"a": torch.tensor([False])})
+    assert sums.means(_OneProcess())[0] == {"a": pytest.approx(1.0), "b": pytest.approx(4.0)}
+    never = MetricSums()
+    never.add({"a": torch.tensor([1.0])}, {"a": torch.tensor([False])})
+    assert never.means(_OneProcess())[0] == {}
