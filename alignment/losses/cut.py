@@ -1,4 +1,4 @@
-"""Contrastive unlikelihood training (Xu et al., 2312.14591): what a judgment makes likelier in a bad answer is unlearnt.
+"""Contrastive unlikelihood training (CUT, 2312.14591): what a judgment makes likelier in a bad answer is unlearnt.
 
 The paper and its authors' code are different losses; `variant` says which. Detection of the bad tokens, and the weight
 p^gamma of a detected one, carry no gradient. log(1 - p) comes from log p and is never the log of a clamped softmax.
@@ -66,15 +66,15 @@ def cut(
     `authors_code` (github.com/wwxu21/CUT, modeling_llama_unlikelihood.py) has no j+ and no exponent, and DEPENDS ON THE
     BATCH, which is the whole optimizer step here: U = {t: p(y_t | x, j-) > margin * p(y_t | x)}; the two sums above
     become means over all tokens of the step's first stream (satisfactory answers under the plain prompt, others with
-    their judgment) and of its second (unsatisfactory answers under the plain prompt), and a step with any unsatisfactory
-    answer is halved. The code takes the weight of the batch's first unsatisfactory answer; there is one weight here.
+    their judgment) and of its second (unsatisfactory answers under the plain prompt), and a step with any
+    unsatisfactory answer is halved. The code takes the weight of the batch's first one; there is one weight here.
 
     `authors_script` is the same as the authors' scripts run it, with a batch of one example: own means, and an
     unsatisfactory example is halved.
 
     Args:
-        step: (2,) for authors_code: tokens of the first and of the second stream, each divided by the number of examples
-            of the step. None for the others.
+        step: (2,) for authors_code: tokens of the first and of the second stream, each divided by the number of
+            examples of the step. None for the others.
         margin: the paper's lambda, >= 1; larger detects fewer tokens, infinite none.
         weight: its alpha, >= 0, of a detected token; 0 leaves these tokens out.
         exponent: its gamma, >= 0, for `paper` alone; None stands for 1.
