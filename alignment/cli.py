@@ -77,6 +77,9 @@ def check(
     ratings: Annotated[
         str | None, typer.Option(help="Ratings of the same answers: how often they disagree with the preferences.")
     ] = None,
+    satisfied_from: Annotated[
+        float | None, typer.Option(help="Judged without a verdict: this score or more is satisfactory.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Count tokens with this model's tokenizer.")] = None,
     max_prompt_length: Annotated[int, typer.Option(help="Longest prompt, in tokens.")] = 512,
     max_completion_length: Annotated[int, typer.Option(help="Longest completion, in tokens.")] = 512,
@@ -96,6 +99,7 @@ def check(
         eval_path=eval,
         eval_split=eval_split,
         ratings_path=ratings,
+        satisfied_from=satisfied_from,
         tokenizer=_tokenizer(model),
         max_prompt_length=max_prompt_length,
         max_completion_length=max_completion_length,

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from alignment.data.checks import CheckReport, Finding
+    from alignment.data.checks import CheckReport, Finding, JudgedAnswers
     from alignment.data.rating_agreement import RatingAgreement
 
 _STYLES = {"prompt": "dim", "trained": "bold green", "cut": "red strike"}
@@ -25,6 +25,8 @@ def render(report: CheckReport, console: Console, most: int = 5) -> None:
     counted += [f"{report.labelled} labelled answers"] if report.labelled else []
     counted += [f"{count} × {why}" for why, count in report.left_out.items()]
     console.print(Text(", ".join(counted)))
+    if report.judged is not None:
+        console.print(Text(_judged(report.judged)))
     console.print(_lengths(report))
     _checks(report, console, most)
     if report.length_bias is not None:
@@ -36,6 +38,13 @@ def render(report: CheckReport, console: Console, most: int = 5) -> None:
     problems = sum(len(found) for found in report.problems.values())
     verdict = f"problems: {problems} in {report.rows_read} rows" if report.wrong else "nothing wrong"
     console.print(Text(verdict, style="bold red" if report.wrong else "bold green"))
+
+
+def _judged(found: JudgedAnswers) -> str:
+    share = f" ({found.satisfactory / found.records:.1%})" if found.records else ""
+    parts = [f"{found.records} judged answers, {found.satisfactory} satisfactory{share}"]
+    hints = {"no verdict": " (--satisfied-from SCORE decides by the score)"}
+    return ", ".join(parts + [f"{count} × {why}{hints.get(why, '')}" for why, count in found.counts.items()])
 
 
 def _lengths(report: CheckReport) -> Table:

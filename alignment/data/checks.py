@@ -15,7 +15,7 @@ from alignment.data.examples import Examples
 from alignment.data.rating_agreement import RatingAgreement, rating_agreement
 from alignment.data.readers import Loaded, NoUsableRows, load_examples
 from alignment.data.templates import check_tokenizer, encode_pair, encode_prompt
-from alignment.data.views import Pair, pairs, unpaired
+from alignment.data.views import Judged, Pair, judged, pairs, unpaired
 from alignment.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,6 +63,15 @@ class LengthBias:
     mean_difference: float  # chosen minus rejected, over all pairs, in the report's unit
 
 
+@dataclass(frozen=True)
+class JudgedAnswers:
+    """The written judgments, as the view `judged` gives them."""
+
+    records: int
+    satisfactory: int
+    counts: dict[str, int]  # of the view
+
+
 @dataclass
 class CheckReport:
     """Everything that was found. `problems` and `warnings` hold one list a check, empty where all is well."""
@@ -80,6 +89,7 @@ class CheckReport:
     problems: dict[str, list[Finding]] = field(default_factory=lambda: {name: [] for name in PROBLEMS})
     warnings: dict[str, list[Finding]] = field(default_factory=lambda: {"truncated completions": []})
     length_bias: LengthBias | None = None
+    judged: JudgedAnswers | None = None  # where there are judgments
     ratings: RatingAgreement | None = None  # where ratings of the same answers were given
     shown: list[list[tuple[str, str]]] = field(default_factory=list)  # (text, "prompt" | "trained" | "cut")
 
@@ -97,6 +107,7 @@ def check(
     eval_path: Any = None,
     eval_split: str = "test",
     ratings_path: Any = None,
+    satisfied_from: float | None = None,
     tokenizer: Any = None,
     max_prompt_length: int = 512,
     max_completion_length: int = 512,
@@ -109,6 +120,7 @@ def check(
         path, format, split: as for `load_examples`.
         eval_path, eval_split: a held-out set; training prompts that are in it, too, are a problem.
         ratings_path: ratings of the same answers (read with `split`), to compare the preferences with.
+        satisfied_from: the score from which an answer that was judged without a verdict is satisfactory.
         tokenizer: lengths are in tokens and limits are checked; None: lengths are in words, without limits.
         max_prompt_length, max_completion_length: tokens, as in the run's `data` settings.
         template: "chat" or "raw".
@@ -126,6 +138,7 @@ def check(
         template,
         (max_prompt_length, max_completion_length),
         _prompt_places(load_examples(eval_path, split=eval_split)) if eval_path is not None else {},
+        satisfied_from,
     )
     checker.read(loaded, shown)
     if ratings_path is not None:
@@ -161,11 +174,20 @@ class _Checker:
         template: str,
         limits: tuple[int, int],
         held_out: dict[bytes, str],
+        satisfied_from: float | None = None,
     ) -> None:
         self.report, self.tokenizer, self.template = report, tokenizer, template
         self.prompt_limit, self.completion_limit = limits
         self.held_out = held_out
-        self.lengths: dict[str, list[int]] = {"prompt": [], "chosen": [], "rejected": [], "other answers": []}
+        self.satisfied_from = satisfied_from
+        self.judged: Counter[str] = Counter()
+        self.lengths: dict[str, list[int]] = {
+            "prompt": [],
+            "chosen": [],
+            "rejected": [],
+            "other answers": [],
+            "judgments": [],
+        }
         self.differences: list[int] = []
         self.seen: dict[bytes, tuple[bytes, str]] = {}  # two answers to a prompt -> (which won, where)
 
@@ -182,10 +204,15 @@ class _Checker:
             report.pairs += len(found)
             if left_out.get("identical"):
                 self._problem("identical answers", example, "two of its answers are the same text")
+            records, about = judged([example], satisfied_from=self.satisfied_from)
+            self.judged.update(
+                {"records": len(records), "satisfactory": sum(record.satisfactory for record in records)}
+            )
+            self.judged.update(about)
             self._overlap(example)
             self._repeats(example, found)
             try:
-                self._measure(example, found)
+                self._measure(example, found, records)
                 if self.tokenizer is not None and example.responses and len(report.shown) < shown:
                     report.shown.append(self._tokens(example, found))
             except UserError as error:  # the chat template refuses this row's roles, say
@@ -218,8 +245,8 @@ class _Checker:
             else:
                 self._problem("contradictory pairs", example, f"the opposite of {before[1]}")
 
-    def _measure(self, example: Example, found: list[Pair]) -> None:
-        """Lengths of the prompt and of every answer, against the limits where tokens are counted."""
+    def _measure(self, example: Example, found: list[Pair], records: list[Judged]) -> None:
+        """Lengths of the prompt, the answers and the judgments; against the limits where tokens are counted."""
         prompt = self._prompt_length(example.prompt)
         answers = {
             id(response.messages): self._answer_length(example, response.messages) for response in example.responses
@@ -232,6 +259,7 @@ class _Checker:
             self.differences.append(chosen - rejected)
         if not found:
             self.lengths["other answers"] += answers.values()
+        self.lengths["judgments"] += [self._text_length(record.judgment) for record in records if record.judgment]
         if self.tokenizer is None:
             return
         if prompt > self.prompt_limit:
@@ -252,6 +280,11 @@ class _Checker:
             return sum(len(turn["content"].split()) for turn in answer)
         return len(encode_pair(self.tokenizer, example.prompt, answer, self.template)[1])
 
+    def _text_length(self, text: str) -> int:
+        return len(
+            text.split() if self.tokenizer is None else self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        )
+
     def _tokens(self, example: Example, found: list[Pair]) -> list[tuple[str, str]]:
         """The example as the model sees it: (text, part) for every token, or for several that make one character."""
         answer = found[0].chosen if found else example.responses[0].messages
@@ -265,10 +298,15 @@ class _Checker:
         for name, values in self.lengths.items():
             if values:
                 limit = limits.get(name, self.completion_limit)
-                over = None if self.tokenizer is None else sum(value > limit for value in values)
+                unlimited = self.tokenizer is None or name == "judgments"  # the prompt that one goes into has the limit
+                over = None if unlimited else sum(value > limit for value in values)
                 mean, median = statistics.fmean(values), float(statistics.median(values))
                 self.report.lengths[name] = Lengths(len(values), mean, median, max(values), over)
         self.report.length_bias = _length_bias(self.differences)
+        counts = {name: count for name, count in self.judged.items() if count}
+        records, satisfactory = counts.pop("records", 0), counts.pop("satisfactory", 0)
+        if records or set(counts) - {"no judgment"}:
+            self.report.judged = JudgedAnswers(records, satisfactory, counts)
 
 
 def _length_bias(differences: list[int]) -> LengthBias | None:

@@ -171,6 +171,30 @@ def test_view_of_the_trained_tokens(tmp_path: Path) -> None:
     assert check(put(tmp_path, row)).shown == []
 
 
+def test_judged_answers_are_counted_as_the_view_does(tmp_path: Path) -> None:
+    row = {"prompt": "Why?", "completion": "So.", "judgment": "It does not explain.", "satisfactory": False}
+    rows = [
+        row,
+        {**row, "completion": "No.", "judgment": None},
+        {**row, "completion": "Hm.", "judgment": "It stops in the"},
+        {**row, "completion": "Because.", "judgment": "", "satisfactory": True},
+        {"prompt": "Why?", "completion": "Yes.", "judgment": "Good enough", "score": 7},
+    ]
+    report = check(put(tmp_path, *rows))
+    assert report.judged is not None
+    assert (report.judged.records, report.judged.satisfactory) == (3, 1)
+    assert report.judged.counts == {"no text": 1, "cut judgment": 1, "no verdict": 1}
+    assert (report.lengths["judgments"].count, report.lengths["judgments"].mean) == (2, 4.0)
+    text = printed(report)
+    assert "3 judged answers, 1 satisfactory (33.3%), 1 × no text, 1 × cut judgment, 1 × no verdict" in text
+    json.dumps(asdict(report))
+    rated = check(put(tmp_path, *rows), satisfied_from=7).judged
+    assert rated is not None and (rated.records, rated.satisfactory) == (4, 2)
+    counted = check(put(tmp_path, *rows), tokenizer=Letters()).lengths["judgments"]
+    assert (counted.longest, counted.over_limit) == (len("It does not explain."), None)
+    assert check(put(tmp_path, GOOD)).judged is None
+
+
 def test_row_that_the_template_refuses_is_a_bad_row(tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "Why?"}, {"role": "tool", "content": "42"}]
     row = {"prompt": turns, "chosen": [{"role": "assistant", "content": "a"}], "rejected": GOOD["rejected"]}
