@@ -25,7 +25,7 @@ from alignment.batching.microbatch import cut_by_tokens, groups_of
 from alignment.batching.packing import Batch, pack
 from alignment.batching.steps import StepSampler, steps_of
 from alignment.config import RunConfig
-from alignment.errors import UserError
+from alignment.errors import Interrupted, UserError
 from alignment.losses.pairwise import LossOutput
 from alignment.models.layout_check import choose_layout
 from alignment.models.logps import attach
@@ -70,14 +70,13 @@ class AlignmentTrainer(Trainer):
         training = config.training
         if training.eval_steps and not self.eval_units:
             raise UserError("training.eval_steps is set, but there is no held-out data: give data.eval_path")
-        steps = training.max_steps or steps_of(len(self.train_units), training.batch_size, training.epochs)
         attach(model)
         self.layout, self.layout_note = choose_layout(model, training.layout)
         if training.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         super().__init__(
             model=model,
-            args=training_arguments(config, folder, steps),
+            args=training_arguments(config, folder, self.planned_steps()),
             train_dataset=self.train_units,
             eval_dataset=self.eval_units or None,
             data_collator=lambda units: {"units": units},
@@ -111,6 +110,15 @@ class AlignmentTrainer(Trainer):
         `compute` finds it in `self.statistic`. Most losses need none: their value depends on one unit alone.
         """
         return None
+
+    def planned_steps(self) -> int:
+        """Optimizer steps of the run."""
+        training = self.config.training
+        return training.max_steps or steps_of(len(self.train_units), training.batch_size, training.epochs)
+
+    def passes(self, steps: int) -> float:
+        """How often each training example was read, on average, after so many steps: the `epoch` of metrics.jsonl."""
+        return steps * self.config.training.batch_size / len(self.train_units)
 
     # -- a step ------------------------------------------------------------------------------------------------------
 
@@ -198,6 +206,13 @@ class AlignmentTrainer(Trainer):
 
     def evaluate(self, *unused: Any, metric_key_prefix: str = "eval", **also_unused: Any) -> dict[str, float]:
         """Mean loss and metrics over all held-out units, without gradient or dropout."""
+        try:
+            return self._evaluated(metric_key_prefix)
+        except Interrupted:  # on all ranks alike
+            self.keep_steps()
+            raise
+
+    def _evaluated(self, metric_key_prefix: str) -> dict[str, float]:
         share = self.eval_units[self.accelerator.process_index :: self.accelerator.num_processes]
         sums = MetricSums()
         with eval_mode(self.model_wrapped):
@@ -227,7 +242,7 @@ class AlignmentTrainer(Trainer):
         if "train_runtime" in logs:
             return  # Trainer's own summary; ours is summary.json
         super().log(logs, start_time)
-        logs["epoch"] = self.state.global_step * self.config.training.batch_size / len(self.train_units)
+        logs["epoch"] = self.passes(self.state.global_step)
         self.state.log_history[-1]["epoch"] = logs["epoch"]
         if self.is_world_process_zero():
             row = {"step": self.state.global_step, **{name: _plain(value) for name, value in logs.items()}}
@@ -265,6 +280,12 @@ class AlignmentTrainer(Trainer):
             checkpoints.publish(self.folder, step)
             checkpoints.rotate(self.folder, self.config.training.save_total_limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
+
+    def keep_steps(self) -> None:
+        """A checkpoint of the steps so far, where there is none yet; before an error or a signal ends the run."""
+        step = self.state.global_step
+        if step and not checkpoints.checkpoint_folder(self.folder, step).is_dir():
+            self._save_checkpoint(self.model_wrapped)
 
     def save_method_state(self, folder: Path) -> None:
         """Write what a method must find again on resume, beside weights and optimiser; called on every rank."""

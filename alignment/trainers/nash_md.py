@@ -9,6 +9,7 @@ losses/policy_gradient.py (eq. 13); only y is trained, and the KL, weighed by lo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +87,18 @@ class NashMDTrainer(OnlineTrainer):
         return start if end is None else start + self.state.global_step / max(1, self.args.max_steps) * (end - start)
 
     def judge(self, experience: Sequence[Experience]) -> list[Experience]:
-        """P(y > y') of each prompt, less the penalty where y was cut."""
+        """P(y > y') of each prompt, and as its reward the same less the penalty where y was cut."""
         records = [self.data.records[unit.id] for unit in experience]
         first, second = [unit.texts[0] for unit in experience], [unit.texts[1] for unit in experience]
         wins = self.feedback.prefer([r.prompt for r in records], first, second, [r.meta for r in records])
-        return [self.with_penalty(unit.judged([win])) for unit, win in zip(experience, wins, strict=True)]
+        return [self.with_penalty(unit.judged([win], win=win)) for unit, win in zip(experience, wins, strict=True)]
 
     def compute(self, model: nn.Module, units: Sequence[Any], batch: Batch) -> LossOutput:
         """log pi and log mu of y's tokens, P(y > y'), and the loss (eq. 13)."""
         samples = self.samples(model, units, batch)
-        return self.loss(samples, samples.rewards[:, 0], tau=self.kl_coef)
+        output = self.loss(samples, samples.rewards[:, 0], tau=self.kl_coef)
+        wins = torch.tensor([unit.values.get("win", 0.5) for unit in units], device=samples.rewards.device)
+        return replace(output, metrics={**output.metrics, "win": wins})
 
     def save_method_state(self, folder: Path) -> None:
         super().save_method_state(folder)

@@ -17,12 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from alignment.batching.groups import Unit
 from alignment.batching.packing import Batch
-from alignment.batching.steps import StepSampler
+from alignment.batching.steps import StepSampler, steps_of
 from alignment.config import RunConfig
 from alignment.errors import Interrupted, UserError
 from alignment.feedback.adapters import as_reward
@@ -83,7 +84,6 @@ class OnlineTrainer(PolicyTrainer):
         self.sampler = PolicySampler(self.model, self.tokenizer, self.sampling, self.accelerator)
         self.feedback = over_ranks(self.as_wanted(feedback or build_feedback(self.config.feedback)))
         self.phases = StepSampler(len(self.train_units), settings.prompts, 0, self.config.seed)
-        self.steps_per_phase = settings.epochs * settings.prompts // batch_size
         self.phase, self.experience = -1, list[Experience]()
         self.guards = Guards(settings, self._kl_at_start())
         self.filler = Experience.filler(self.pad_id, self.completions)
@@ -99,6 +99,20 @@ class OnlineTrainer(PolicyTrainer):
             name = "kl_coef_end" if settings.kl_coef_end is not None else "on_kl_limit=raise"
             raise UserError(f"rollout.{name}: the loss of {self.method} has no coefficient of the KL; leave it out")
         return 0.0
+
+    @property
+    def steps_per_phase(self) -> int:
+        settings = self.config.rollout
+        return settings.epochs * settings.prompts // self.config.training.batch_size
+
+    def planned_steps(self) -> int:
+        """training.max_steps, or whole phases that sample each prompt training.epochs times."""
+        training = self.config.training
+        phases = steps_of(len(self.train_units), self.config.rollout.prompts, training.epochs)
+        return training.max_steps or phases * self.steps_per_phase
+
+    def passes(self, steps: int) -> float:
+        return super().passes(steps) / self.config.rollout.epochs
 
     # -- what a method may say -----------------------------------------------------------------------------------------
 
@@ -158,7 +172,7 @@ class OnlineTrainer(PolicyTrainer):
         scored = zip(kept, old, reference, strict=True)
         self.experience = self.prepare([replace(unit, old=own, reference=others) for unit, own, others in scored])
         self.phase = phase
-        self._report(len(judged))
+        self._report(sampled)
 
     def _judged(self, sampled: list[Experience]) -> list[Experience]:
         """What the feedback says; where it fails, a UserError."""
@@ -188,17 +202,17 @@ class OnlineTrainer(PolicyTrainer):
         with self.reference.active(model) as reference:
             return token_logps(reference, batch, self.sampling.temperature)
 
-    def _report(self, sampled: int) -> None:
-        """Metrics of the phase, the guards' look at it, and some samples to read."""
+    def _report(self, sampled: Sequence[Experience]) -> None:
+        """Metrics of the phase, the guards' look at all that was sampled in it, and some samples to read."""
         kl = [sum(map(sum, unit.old)) - sum(map(sum, unit.reference)) for unit in self.experience]
         per_answer = statistics.fmean(kl) / self.completions
-        finished = [done for unit in self.experience for done in unit.finished]
+        finished = [done for unit in sampled for done in unit.finished]
         self.phase_metrics = {
             "sampled_kl": per_answer,
-            "no_verdict": 1 - len(self.experience) / sampled,
+            "no_verdict": 1 - len(self.experience) / len(sampled),
             "truncated": 1 - statistics.fmean(finished),
         }
-        self.guards.look(per_answer, [text for unit in self.experience for text in unit.texts])
+        self.guards.look(per_answer, [text for unit in sampled for text in unit.texts])
         if self.guards.stop:
             self.control.should_training_stop = self.control.should_save = True
         if self.is_world_process_zero():
@@ -224,18 +238,14 @@ class OnlineTrainer(PolicyTrainer):
             try:
                 self.collect(phase)
             except (Interrupted, UserError):  # on all ranks alike
-                self._keep_steps()
+                self.keep_steps()
                 raise
-        units = self.part(place)
-        self.examples_in_step = max(1, len(units))
+        units = [] if self.guards.stop else self.part(place)
+        if not units:  # no gradient at all, so that no optimiser moves by its momentum
+            return torch.zeros((), device=self.args.device)
+        self.examples_in_step = len(units)
         share = units[self.accelerator.process_index :: self.accelerator.num_processes]
         return super().training_step(model, {"units": share})
-
-    def _keep_steps(self) -> None:
-        """A checkpoint of the steps so far, where there is none yet: the run ends before this one is taken."""
-        step = self.state.global_step
-        if step and not checkpoints.checkpoint_folder(self.folder, step).is_dir():
-            self._save_checkpoint(self.model_wrapped)
 
     def part(self, place: int) -> list[Experience]:
         """The units of the `place`-th step of the phase; prompts without a verdict make the parts smaller."""
@@ -284,6 +294,7 @@ class OnlineTrainer(PolicyTrainer):
                 "experience": kept,
                 "metrics": self.phase_metrics,
                 "raised": self.guards.raised,
+                "stop": self.guards.stop,
             }
             (folder / EXPERIENCE).write_text(json.dumps(state))
 
@@ -292,6 +303,8 @@ class OnlineTrainer(PolicyTrainer):
         state = json.loads((folder / EXPERIENCE).read_text())
         self.phase, self.phase_metrics, self.guards.raised = state["phase"], state["metrics"], state["raised"]
         self.experience = [Experience.from_dict(stored) for stored in state["experience"]]
+        if state["stop"]:  # the KL limit ended the run with this checkpoint: no step is left
+            self.args.max_steps = checkpoints.step_of(folder)
         if self.is_world_process_zero():  # a phase that is noted with the checkpoint's step is sampled again
             keep_rows_until(self.folder / ROLLOUTS, checkpoints.step_of(folder) - 1)
 

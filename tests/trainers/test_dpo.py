@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from alignment.config import EvaluationConfig, ModelConfig, PeftConfig, ReferenceConfig, RunConfig, TrainingConfig
-from alignment.errors import UserError
+from alignment.errors import Interrupted, UserError
 from alignment.losses.pairwise import LossOutput, PairLogps, pair_metrics
 from alignment.trainers.dpo import DPOTrainer
 from alignment.trainers.inputs import split_by_prompt
+from alignment.trainers.termination import TERMINATION
 from tests.trainers.pairs import some_pairs
 
 
@@ -144,3 +146,29 @@ def test_holding_out_splits_by_prompt() -> None:
     assert {str(p.prompt) for p in train}.isdisjoint(str(p.prompt) for p in held_out)
     assert 0 < len(held_out) < len(train) and len(train) + len(held_out) == 120
     assert split_by_prompt(twice, 0.3) == (train, held_out)
+
+
+def test_a_signal_while_held_out_pairs_are_scored_keeps_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trainer(name: str) -> DPOTrainer:
+        config = settings(max_steps=3, eval_steps=2)
+        return DPOTrainer(config=config, train=some_pairs(), eval=some_pairs(), folder=tmp_path / name)
+
+    whole, run = trainer("whole"), trainer("run")
+    whole.train()
+    compute = run.compute
+
+    def signalled(model: torch.nn.Module, *rest: Any) -> LossOutput:
+        monkeypatch.setattr(TERMINATION, "asked", not model.training)
+        return compute(model, *rest)
+
+    run.compute = signalled
+    with pytest.raises(Interrupted):
+        run.train()
+    monkeypatch.setattr(TERMINATION, "asked", False)
+    again = trainer("run")
+    again.resume(tmp_path / "run" / "checkpoints" / "checkpoint-2")
+    assert rows(tmp_path / "run", "loss") == rows(tmp_path / "whole", "loss")
+    ends = [each.model.state_dict() for each in (whole, again)]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,12 +226,47 @@ def test_ppo_resumes_on_the_schedule_of_its_kl_from_the_seeds_weights_and_notes_
 
 
 def test_a_step_for_which_no_prompt_is_left_changes_nothing(tmp_path: Path) -> None:
-    run = trainer_of("expert_iteration", tmp_path, 1)
-    prepare = run.prepare
-    run.prepare = lambda experience: prepare(experience[:1])  # one prompt, two parts: the first one is empty
-    before = weights(run)
+    found = []
+    for name, steps in (("one", 1), ("two", 2)):
+        run = trainer_of("expert_iteration", tmp_path / name, steps)
+        part = run.part
+        run.part = lambda place, part=part: [] if place else part(place)  # the second step of the phase has none
+        run.train()
+        found.append(weights(run))
+        assert run.state.global_step == steps
+    assert distance(*found) == 0  # and so no optimiser moves by its momentum
+
+
+def test_an_epoch_samples_each_prompt_once_however_often_a_phase_is_passed(tmp_path: Path) -> None:
+    settings = config("p3o", 0, prompts=2, epochs=2)
+    settings.training.max_steps, settings.training.epochs = None, 1
+    run = TRAINERS["p3o"](config=settings, train=prompts(), folder=tmp_path, feedback=Function(short))
     run.train()
-    assert run.part(0) == [] and distance(before, weights(run)) == 0
+    shown = [json.loads(line)["prompt"] for line in (tmp_path / "rollouts.jsonl").read_text().splitlines()]
+    assert sorted(shown) == sorted(p.messages[-1]["content"] for p in prompts())
+    assert [row["epoch"] for row in rows(tmp_path)] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1])
+
+
+def test_the_kl_limit_stops_before_an_update(tmp_path: Path) -> None:
+    expected = trainer_of("p3o", tmp_path / "four", 4)
+    expected.train()
+    run = trainer_of("p3o", tmp_path / "run", 8, kl_limit=1e-6, on_kl_limit="stop")
+    run.guards.look = lambda kl, texts, look=run.guards.look: look(float(run.phase), texts)  # 1 nat in the second phase
+    run.train()
+    assert distance(weights(expected), weights(run)) == 0
+    logged = rows(tmp_path / "run")
+    assert [row["step"] for row in logged] == [1, 2, 3, 4, 5] and logged[-1]["loss"] == 0
+    again = trainer_of("p3o", tmp_path / "again", 8, kl_limit=1e-6, on_kl_limit="stop")
+    again.resume(tmp_path / "run" / "checkpoints" / "checkpoint-5")  # it is over, and stays so
+    assert distance(weights(run), weights(again)) == 0 and again.state.global_step == 5
+
+
+def test_truncated_is_the_share_of_all_answers_and_not_of_those_that_are_chosen(tmp_path: Path) -> None:
+    run = trainer_of("expert_iteration", tmp_path, 1, completions=4, missing_end_penalty=1e6)
+    sample = run.sample
+    run.sample = lambda units, phase: [replace(u, finished=(False, True, True, True)) for u in sample(units, phase)]
+    run.train()
+    assert rows(tmp_path)[0]["truncated"] == 0.25 and all(unit.finished == (True,) for unit in run.experience)
 
 
 def test_an_answer_that_was_cut_is_penalised_before_the_best_is_chosen(tmp_path: Path) -> None:
@@ -246,6 +282,9 @@ def test_an_answer_that_was_cut_is_penalised_before_the_best_is_chosen(tmp_path:
     nash = trainer_of("nash_md", tmp_path / "nash", 1, Function(lambda *row: 0.0), missing_end_penalty=0.25)
     pair = Experience(name, (Group((1,), ((2,),)),), texts=("a", "b"), finished=(False,))
     assert nash.judge([pair])[0].rewards == (0.25,)
+    nash.train()
+    row = rows(tmp_path / "nash")[0]
+    assert row["win"] == 0.5 and row["truncated"] > 0 and row["reward"] < 0.5  # `win` knows no penalty
 
 
 def test_methods_without_a_kl_in_their_loss_refuse_its_settings_and_log_none(tmp_path: Path) -> None:
