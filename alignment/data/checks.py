@@ -14,7 +14,7 @@ from alignment.data.example import Example, Message
 from alignment.data.examples import Examples
 from alignment.data.rating_agreement import RatingAgreement, rating_agreement
 from alignment.data.readers import Loaded, NoUsableRows, load_examples
-from alignment.data.templates import check_tokenizer, encode_pair, encode_prompt
+from alignment.data.templates import check_tokenizer, encode_pair, encode_prompt, token_texts
 from alignment.data.views import Judged, Pair, judged, pairs, unpaired
 from alignment.errors import UserError
 
@@ -291,7 +291,7 @@ class _Checker:
         prompt, completion = encode_pair(self.tokenizer, example.prompt, answer, self.template)
         kept, cut = completion[: self.completion_limit], completion[self.completion_limit :]
         parts = (("prompt", prompt), ("trained", kept), ("cut", cut))
-        return [(text, part) for part, ids in parts for text in _pieces(self.tokenizer, ids)]
+        return [(text, part) for part, ids in parts for text, _ in token_texts(self.tokenizer, ids)]
 
     def _finish(self) -> None:
         limits = {"prompt": self.prompt_limit}
@@ -320,18 +320,6 @@ def _length_bias(differences: list[int]) -> LengthBias | None:
     interval = binomtest(longer, decided).proportion_ci(0.95, method="exact")
     ci95 = (float(interval.low), float(interval.high))
     return LengthBias(decided, longer / decided, ci95, statistics.fmean(differences))
-
-
-def _pieces(tokenizer: Any, ids: list[int]) -> list[str]:
-    """Texts of the tokens; tokens that hold a part of a character are joined until it is whole."""
-    pieces, waiting = [], []
-    for token in ids:
-        waiting.append(token)
-        text = tokenizer.decode(waiting)
-        if not text.endswith("\ufffd"):
-            pieces.append(text)
-            waiting = []
-    return [*pieces, tokenizer.decode(waiting)] if waiting else pieces
 
 
 def _prompt_places(loaded: Loaded) -> dict[bytes, str]:

@@ -6,6 +6,7 @@ see the same prompt; the end-of-turn token is part of the completion, so that th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,20 @@ def encode_pair(
         else:  # a token spans the border: sampling starts behind the prompt's ids, so training must, too
             completion_ids = _plain_ids(tokenizer, whole[len(before) :])
     return prompt_ids, _end_at_turn(tokenizer, completion_ids)
+
+
+def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[tuple[str, int]]:
+    """(text, how many tokens it is of) for every token, in order; tokens that share a character are one text."""
+    found: list[tuple[str, int]] = []
+    before: list[int] = []  # decoded alone, some tokenizers' words lose the space in front of them
+    waiting: list[int] = []
+    for token in ids:
+        waiting.append(token)
+        text = tokenizer.decode([*before, *waiting])[len(tokenizer.decode(before)) :]
+        if not text.endswith("\ufffd"):
+            found.append((text, len(waiting)))
+            before, waiting = waiting, []
+    return [*found, (tokenizer.decode(waiting), len(waiting))] if waiting else found
 
 
 def _end_at_turn(tokenizer: Any, ids: list[int]) -> list[int]:

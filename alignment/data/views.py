@@ -246,6 +246,8 @@ def unpaired(examples: Iterable[Example], *, from_pairs: bool = True) -> tuple[l
 def judged(examples: Iterable[Example], *, satisfied_from: float | None = None) -> tuple[list[Judged], Counts]:
     """Answers with a written judgment, one for each judgment; a blank judgment is no text.
 
+    Rows that judge the same answer again have the same example id: from the second on, the record's id is numbered.
+
     Args:
         examples: any examples.
         satisfied_from: where a judgment gives no verdict, or there is none, the answer's score decides: this much or
@@ -258,6 +260,7 @@ def judged(examples: Iterable[Example], *, satisfied_from: float | None = None) 
     """
     found: list[Judged] = []
     counts: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
     for example in examples:
         for number, response in enumerate(example.responses):
             by_score = _by_threshold(response.score, satisfied_from)
@@ -274,7 +277,10 @@ def judged(examples: Iterable[Example], *, satisfied_from: float | None = None) 
                 if text is not None and cut_off(text):
                     counts["cut judgment"] += 1
                 suffix = f":{number}-{index}" if len(example.responses) > 1 or len(judgments) > 1 else ""
-                record = (example.id + suffix, example.prompt, response.messages, text, bool(satisfactory))
+                name = example.id + suffix
+                seen[name] += 1
+                name += f"#{seen[name]}" if seen[name] > 1 else ""
+                record = (name, example.prompt, response.messages, text, bool(satisfactory))
                 found.append(Judged(*record, meta=example.meta))
     return found, dict(counts)
 

@@ -31,6 +31,11 @@ def test_several_judgments_of_one_answer_are_several_records() -> None:
     assert counts == {"no verdict": 1, "no judgment": 1}
 
 
+def test_rows_that_judge_one_answer_again_have_ids_of_their_own() -> None:
+    found, _ = judged([example(Judgment(WRONG, False)), example(Judgment("Too long.", False)), example()])
+    assert [(record.id, record.judgment) for record in found] == [("e", WRONG), ("e#2", "Too long.")]
+
+
 def test_one_judgment_keeps_the_examples_id_and_meta() -> None:
     ((record,), counts) = judged([example(Judgment(WRONG, False))])
     assert (record.id, record.completion[0]["content"], counts) == ("e", "14", {})

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from alignment.data.templates import check_tokenizer, encode_pair, encode_prompt, use_chat_template
+from alignment.data.templates import check_tokenizer, encode_pair, encode_prompt, token_texts, use_chat_template
 from alignment.errors import UserError
 
 USER = [{"role": "user", "content": "a b"}]
@@ -103,3 +103,20 @@ def test_a_template_file(tmp_path) -> None:
     check_tokenizer(tok)
     with pytest.raises(UserError, match="no such file"):
         use_chat_template(tok, str(tmp_path / "none.jinja"))
+
+
+class Pieces:
+    """Decodes as SentencePiece does, which takes the space off the first word; the bytes of é are two ids."""
+
+    words = (b" The", b" sum", b"s", b"\xc3", b"\xa9")
+
+    def decode(self, ids: list[int]) -> str:
+        return b"".join(self.words[i] for i in ids).decode("utf-8", errors="replace").removeprefix(" ")
+
+
+def test_texts_of_tokens_join_to_the_whole_text() -> None:
+    assert token_texts(Pieces(), [0, 1, 2, 0, 3, 4, 1]) == [
+        ("The", 1), (" sum", 1), ("s", 1), (" The", 1), ("é", 2), (" sum", 1),
+    ]  # fmt: skip
+    assert token_texts(Pieces(), [0, 3]) == [("The", 1), ("\ufffd", 1)]  # cut within a character
+    assert token_texts(Pieces(), []) == []
