@@ -11,8 +11,10 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from alignment.errors import UserError
 from alignment.evaluation.files import write_atomically
+from alignment.evaluation.movement import FLUENCY_LIMIT
+from alignment.evaluation.row import Row, section
 from alignment.evaluation.summary import read_config, read_summary
-from alignment.evaluation.table import FLUENCY_LIMIT, Row, command, dotted, flat, rows, section
+from alignment.evaluation.table import command, dotted, flat, rows
 from alignment.evaluation.text import decimal, number, visible
 
 # The hub id behind a built-in model's name; `tiny` is on no hub.

@@ -13,8 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from alignment.errors import UserError
+from alignment.evaluation.movement import FLUENCY_LIMIT
+from alignment.evaluation.row import section
 from alignment.evaluation.summary import read_config, read_summary
-from alignment.evaluation.table import FLUENCY_LIMIT, dotted, section
+from alignment.evaluation.table import dotted
 from alignment.evaluation.text import (
     NOTHING,
     decimal,

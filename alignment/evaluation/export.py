@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 
 from alignment.errors import UserError, unknown
 from alignment.evaluation.card import write_model_card
+from alignment.evaluation.row import section
 from alignment.evaluation.summary import NAME as SUMMARY
 from alignment.evaluation.summary import read_config
-from alignment.evaluation.table import section
 
 DTYPES = ("float32", "bfloat16", "float16")
 _ADAPTER = "adapter_config.json"

@@ -8,22 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from alignment.errors import UserError
 from alignment.evaluation.curves import draw_panels
 from alignment.evaluation.files import write_atomically
+from alignment.evaluation.highlight import highlight_parts, read_highlights
+from alignment.evaluation.page import template
 from alignment.evaluation.ranking_plot import ranking_panels
+from alignment.evaluation.row import section
 from alignment.evaluation.summary import read_samples, read_summary
-from alignment.evaluation.table import command, flat, rows, section, title
+from alignment.evaluation.table import command, flat, rows, title
 from alignment.evaluation.text import NOTHING, decimal, number, visible
 
 NAME = "report.html"
-_TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(folder: Path | str) -> Path:
-    """Write report.html from summary.json, samples.jsonl, metrics.jsonl and config.yaml; returns its path.
+    """Write report.html from summary.json, samples.jsonl, highlights.jsonl, metrics.jsonl and config.yaml; its path.
 
     Only the summary must be there; a part whose file is missing is left out. Everything that a model or a user wrote is
     escaped, and control and bidirectional characters are written out. A content policy in the page forbids requests.
@@ -31,7 +31,7 @@ def write_report(folder: Path | str) -> Path:
     folder = Path(folder)
     summary = read_summary(folder)
     samples = [_sample(number, row) for number, row in enumerate(read_samples(folder), start=1)]
-    page = _template().render(
+    page = template("report.html.j2").render(
         title=title(summary),
         facts=_facts(summary),
         rows=rows(summary),
@@ -39,24 +39,13 @@ def write_report(folder: Path | str) -> Path:
         curves=_curves(folder, summary),
         samples=samples,
         scored=any(sample["change"] is not None for sample in samples),
+        **highlight_parts(read_highlights(folder)),
         command=command(summary),
         config=_text(folder / "config.yaml"),
         counts=list(flat(section(summary, "data"))),
         versions=list(flat(section(summary, "versions"))),
     )
     return write_atomically(folder / NAME, page)
-
-
-def _template() -> Any:
-    # StrictUndefined: a name the template asks for and does not get is an error here, not a hole in the page.
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2")
 
 
 def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -5,8 +5,10 @@ online run was trained on, where that is not the score: the same keys, or of a j
 {accuracy, margin, n} (for methods on single answers: answers), kl {mean, se} (nats per answer), length {before, after}
 (tokens), fluency {before, after} (mean log-prob per token under the reference, nats), tokens_per_second,
 peak_memory_mb, method, data, versions, finished. Of imitated answers: imitation {before, after, difference, ci95} (nats
-per token). Of a model that ranks answers: ranking {before, after, difference, ci95, after_ci95, pairs}, calibration
-{ece, bins}, by_length, judge_sets {set: {accuracy, n, ci95, ece, left_out}}. A key is absent where it has no meaning.
+per token). Of judged answers: judged {satisfactory, unsatisfactory, margin, wrong, right, right_first}, each {before,
+after, difference, ci95, answers} (nats per token; the last one a share). Of a model that ranks answers: ranking
+{before, after, difference, ci95, after_ci95, pairs}, calibration {ece, bins}, by_length, judge_sets {set: {accuracy, n,
+ci95, ece, left_out}}. A key is absent where it has no meaning.
 The file is written last: a run folder without it is not a finished run.
 """
 
@@ -29,7 +31,8 @@ from rich.text import Text
 
 from alignment.errors import UserError, nearest
 from alignment.evaluation.files import json_lines, write_atomically
-from alignment.evaluation.table import Row, rows, title
+from alignment.evaluation.row import Row
+from alignment.evaluation.table import rows, title
 from alignment.evaluation.text import NOTHING, decimal, number, shortened, visible
 
 NAME = "summary.json"

@@ -8,35 +8,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from alignment.evaluation.movement import fluency, kl, length
+from alignment.evaluation.row import Row, section
 from alignment.evaluation.statistics import share_interval
-from alignment.evaluation.text import NOTHING, decimal, duration, interval, number, percent, plus_minus, visible
-
-# A fall of the answers' mean log-prob per token under the reference (nats) beyond which they stop being good English.
-FLUENCY_LIMIT = 0.5
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table. Cells are ready to show; an empty one has no meaning in this row."""
-
-    key: str
-    label: str
-    before: str = ""
-    after: str = ""
-    difference: str = ""
-    interval: str = ""
-    reading: str = ""  # one or two sentences in plain words
-    tone: str = "plain"  # good | bad | plain
-
-
-def section(summary: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """The mapping under `key`, empty where it is absent or something else."""
-    value = summary.get(key)
-    return value if isinstance(value, Mapping) else {}
+from alignment.evaluation.text import NOTHING, decimal, duration, interval, number, percent, visible
 
 
 def rows(summary: Mapping[str, Any]) -> list[Row]:
@@ -46,11 +24,13 @@ def rows(summary: Mapping[str, Any]) -> list[Row]:
         _feedback(summary),
         _imitation(summary),
         *_ranking(summary),
-        _length(summary),
-        _fluency(summary),
+        *_judged(summary),
+        _best_of(summary),
+        length(summary),
+        fluency(summary),
         *_pairs(summary),
         *_answers(summary),
-        _kl(summary),
+        kl(summary),
         *_cost(summary),
     ]
     return [row for row in built if row is not None]
@@ -99,9 +79,10 @@ def _score_reading(score: Mapping[str, Any], bounds: str) -> tuple[str, str]:
 
 
 def _feedback(summary: Mapping[str, Any]) -> Row | None:
-    """What an online run was trained on, beside the score that it was not."""
+    """What an online run was trained on, or picked its answers by, beside the score that it was not."""
     found = section(summary, "feedback")
-    name = f"trained on: {visible(found.get('name', 'feedback'))}"
+    picked = bool(section(summary, "best_of"))
+    name = f"{'picked by' if picked else 'trained on'}: {visible(found.get('name', 'feedback'))}"
     bounds = interval(found.get("ci95"))
     if number(found.get("wins")) is not None:
         ends = f"[{100 * found['ci95'][0]:.0f} %, {100 * found['ci95'][1]:.0f} %]" if bounds else ""
@@ -115,7 +96,9 @@ def _feedback(summary: Mapping[str, Any]) -> Row | None:
         failed = f"It said nothing of held-out answers ({visible(found['failed'])})." if "failed" in found else ""
         return Row("feedback", name, "", NOTHING, "", "", failed) if failed else None
     cells = decimal(found.get("before")), decimal(found.get("after")), decimal(found.get("difference"), sign=True)
-    reading = "What the run was trained to raise, of the same held-out answers."
+    reading = (
+        f"What {'picked the answers' if picked else 'the run was trained to raise'}, of the same held-out answers."
+    )
     return Row("feedback", name, *cells, bounds, f"{reading} {_beside(summary, found)}".strip())
 
 
@@ -125,67 +108,21 @@ def _beside(summary: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     if not isinstance(ends, list) or not isinstance(others, list) or ends[0] <= even:
         return ""
     if others[1] < 0:
-        return "It rose while the score fell: the feedback is being played. Stop earlier, or hold on to the reference."
+        mend = "Sample fewer." if section(summary, "best_of") else "Stop earlier, or hold on to the reference."
+        return f"It rose while the score fell: the feedback is being played. {mend}"
     return "The score rose with it." if others[0] > 0 else "The score does not show the same: read the samples."
 
 
-def _length(summary: Mapping[str, Any]) -> Row | None:
-    length = section(summary, "length")
-    before, after = number(length.get("before")), number(length.get("after"))
-    if before is None or after is None:
+def _best_of(summary: Mapping[str, Any]) -> Row | None:
+    found = section(summary, "best_of")
+    if number(found.get("n")) is None:
         return None
-    reading = ""
-    if before > 0:
-        change = after / before - 1
-        direction = "longer" if change > 0 else "shorter"
-        same = "The answers kept their length."
-        reading = same if abs(change) < 0.005 else f"The answers are {100 * abs(change):.0f} % {direction}."
-    return Row(
-        "length",
-        "answer length (tokens)",
-        decimal(before, 1),
-        decimal(after, 1),
-        decimal(after - before, 1, sign=True),
-        "",
-        reading,
+    reading, none = (
+        "Samples to a prompt, of which the feedback picked one; no weight was trained.",
+        found.get("no_verdict"),
     )
-
-
-def _fluency(summary: Mapping[str, Any]) -> Row | None:
-    fluency = section(summary, "fluency")
-    before, after = number(fluency.get("before")), number(fluency.get("after"))
-    if before is None or after is None:
-        return None
-    change = after - before
-    reading, tone = _fluency_reading(change)
-    return Row(
-        "fluency",
-        "fluency (nats per token)",
-        decimal(before),
-        decimal(after),
-        decimal(change, sign=True),
-        "",
-        reading,
-        tone,
-    )
-
-
-def _fluency_reading(change: float) -> tuple[str, str]:
-    what = "The answers' mean log-prob per token under the reference model"
-    if change < -FLUENCY_LIMIT:
-        return (
-            f"{what} fell by {-change:.2f} nats, more than {FLUENCY_LIMIT}: answers drifted from good English. "
-            "Read the samples; a lower training.learning_rate or a higher loss.beta holds the model closer.",
-            "bad",
-        )
-    if change > FLUENCY_LIMIT:
-        return (
-            f"{what} rose by {change:.2f} nats: they became more predictable. That can be plain writing or repetition; "
-            "read the samples.",
-            "plain",
-        )
-    moved = f"{'fell' if change < 0 else 'rose'} by {abs(change):.2f} nats" if abs(change) >= 0.005 else "did not move"
-    return f"{what} {moved} (a fall of up to {FLUENCY_LIMIT} is allowed): they read about as before.", "good"
+    reading += f" It said nothing of any of {none} prompts' samples: these kept the first." if none else ""
+    return Row("best_of", "best of", "1", decimal(found["n"], 0), "", "", reading, "bad" if none else "plain")
 
 
 def _imitation(summary: Mapping[str, Any]) -> Row | None:
@@ -265,6 +202,50 @@ def _ranking(summary: Mapping[str, Any]) -> list[Row]:
     return built
 
 
+# key: (label, which change is good: 1 a rise, -1 a fall, 0 neither; what it is). Log-probs are under the plain prompt.
+_JUDGED = {
+    "satisfactory": ("satisfactory answers (nats/token)", 1, "Mean log-prob of a token of held-out good answers."),
+    "unsatisfactory": (
+        "unsatisfactory answers (nats/token)",
+        0,
+        "The same of bad ones; most of their tokens are fine.",
+    ),
+    "margin": (
+        "good minus bad answers (nats/token)",
+        1,
+        "How far the good answers are ahead; whole prompts resampled.",
+    ),
+    "wrong": ("known wrong tokens (nats/token)", -1, "Mean log-prob of the tokens that are known to be wrong."),
+    "right": ("their right answers (nats/token)", 1, "Mean log-prob of a token of the right answers to these prompts."),
+    "right_first": (
+        "right answer likelier than wrong",
+        1,
+        "The share of wrong answers that the right one is ahead of.",
+    ),
+}
+
+
+def _judged(summary: Mapping[str, Any]) -> list[Row]:
+    built = []
+    for key, (label, good, what) in _JUDGED.items():
+        found = section(section(summary, "judged"), key)
+        if number(found.get("after")) is None:
+            continue
+        scale, places, unit = (100, 0, " %") if key == "right_first" else (1, 2, "")
+        low, high = found.get("ci95", (0.0, 0.0))
+        told = 1 if low > 0 else -1 if high < 0 else 0
+        tone = "plain" if not told * good else "good" if told == good else "bad"
+        reading = f"{what} Over {found.get('answers')} held-out answers {_TOLD[told]}."
+        before, after = (decimal(scale * found[side], places, unit=unit) for side in ("before", "after"))
+        change = decimal(scale * found["difference"], places, sign=True, unit=unit)
+        bounds = interval([scale * low, scale * high]) if "ci95" in found else ""
+        built.append(Row(key, label, before, after, change, bounds, reading, tone))
+    return built
+
+
+_TOLD = {1: "it rose by more than chance explains", -1: "it fell by more than chance explains", 0: "no change is told"}
+
+
 def share_reading(ends: Any, n: int) -> tuple[str, str]:
     """Whether a share of pairs ranked right is told apart from a coin's."""
     if not isinstance(ends, list):
@@ -318,17 +299,6 @@ def _held_out(summary: Mapping[str, Any], noun: str, share: str, margin: str, co
     if mean is not None:
         built.append(Row("margin", f"held-out {noun} margin", "", decimal(mean), "", "", margin))
     return built
-
-
-def _kl(summary: Mapping[str, Any]) -> Row | None:
-    kl = section(summary, "kl")
-    if number(kl.get("mean")) is None:
-        return None
-    reading = (
-        "How far the answers moved from the reference model, summed over one answer, ± its standard error. "
-        "Zero is no movement."
-    )
-    return Row("kl", "KL to reference (nats)", "", plus_minus(kl.get("mean"), kl.get("se")), "", "", reading)
 
 
 def _cost(summary: Mapping[str, Any]) -> list[Row]:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from alignment.evaluation.table import Row, command, dotted, flat, rows, title
+from alignment.evaluation.row import Row
+from alignment.evaluation.table import command, dotted, flat, rows, title
 
 from .fake_run import summary
 
