@@ -37,7 +37,7 @@ class ExpertIterationTrainer(OnlineTrainer):
     def judge(self, experience: Sequence[Experience]) -> list[Experience]:
         """The best of each prompt's completions."""
         judged = super().judge(experience)
-        return [unit.only([best(unit)]) for unit in judged]
+        return [unit.only([best(unit.rewards)]) for unit in judged]
 
     def step_statistics(self, model: nn.Module, units: Sequence[Any], training: bool) -> Tensor | None:
         return mean_length(self, units) if self.mean == "token" else None
@@ -51,7 +51,7 @@ class ExpertIterationTrainer(OnlineTrainer):
         return LossOutput(output.values, {**output.metrics, "reward": rewards, "kl": (policy - reference).detach()})
 
 
-def best(unit: Experience) -> int:
+def best(rewards: Sequence[float]) -> int:
     """The place of the highest reward; no verdict is the lowest."""
-    rewards = [reward if math.isfinite(reward) else -math.inf for reward in unit.rewards]
-    return rewards.index(max(rewards))
+    known = [reward if math.isfinite(reward) else -math.inf for reward in rewards]
+    return known.index(max(known))

@@ -46,9 +46,21 @@ ROLLOUTS = "rollouts.jsonl"  # in the run folder: some samples of each phase
 SHOWN = 4  # so many
 
 
-def _load_only_prompts(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig) -> TrainingData:
+def load_only_prompts(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig) -> TrainingData:
     """Held-out prompts are answered at the end of the run; there are no held-out labels."""
     return replace(load_prompts(train, evaluation, tokenizer, config), evaluation=[])
+
+
+def given_feedback(feedback: Any, config: RunConfig) -> Any:
+    """`feedback`, or where that is None what the configuration says."""
+    if feedback is None and not config.feedback:
+        raise UserError("no feedback: give feedback=NAME (align train --help lists them)")
+    return feedback or build_feedback(config.feedback)
+
+
+def penalised(rewards: Sequence[float], finished: Sequence[bool], penalty: float) -> list[float]:
+    """The rewards, less the penalty for each completion that was cut."""
+    return [reward if done else reward - penalty for reward, done in zip(rewards, finished, strict=True)]
 
 
 class OnlineTrainer(PolicyTrainer):
@@ -58,7 +70,7 @@ class OnlineTrainer(PolicyTrainer):
         feedback: a Reward, Judge or Critic; None builds config.feedback.
     """
 
-    load = staticmethod(_load_only_prompts)
+    load = staticmethod(load_only_prompts)
     held_out_kind = "prompts"
     kl_setting: str | None = "kl_coef"  # the loss's setting that weighs the KL; None: it has none
     default_kl = 0.05  # what it is where not given
@@ -73,8 +85,6 @@ class OnlineTrainer(PolicyTrainer):
             raise UserError(
                 f"rollout.prompts={settings.prompts} must be a multiple of training.batch_size={batch_size}"
             )
-        if feedback is None and not self.config.feedback:
-            raise UserError("no feedback: give feedback=NAME (align train --help lists them)")
         self.sampling = SamplingSettings(
             settings.max_new_tokens, settings.temperature, settings.top_p, settings.top_k, settings.batch_size
         )
@@ -82,7 +92,7 @@ class OnlineTrainer(PolicyTrainer):
         # All prompts on every rank, before the first step: a rank that stops alone leaves the others waiting.
         check_room(self.model, [unit.groups[0].prompt for unit in self.train_units], settings.max_new_tokens)
         self.sampler = PolicySampler(self.model, self.tokenizer, self.sampling, self.accelerator)
-        self.feedback = over_ranks(self.as_wanted(feedback or build_feedback(self.config.feedback)))
+        self.feedback = over_ranks(self.as_wanted(given_feedback(feedback, self.config)))
         self.phases = StepSampler(len(self.train_units), settings.prompts, 0, self.config.seed)
         self.phase, self.experience = -1, list[Experience]()
         self.guards = Guards(settings, self._kl_at_start())
@@ -141,9 +151,7 @@ class OnlineTrainer(PolicyTrainer):
 
     def with_penalty(self, unit: Experience) -> Experience:
         """Less `rollout.missing_end_penalty` for each completion that was cut; before any is chosen by its reward."""
-        penalty = self.config.rollout.missing_end_penalty
-        pairs = zip(unit.rewards, unit.finished, strict=True)
-        return unit.judged([reward if done else reward - penalty for reward, done in pairs])
+        return unit.judged(penalised(unit.rewards, unit.finished, self.config.rollout.missing_end_penalty))
 
     def prepare(self, experience: list[Experience]) -> list[Experience]:
         """The phase's experience with whatever else the loss needs of it."""
