@@ -80,7 +80,7 @@ def run(method: str, kl: float, seed: int, offset: float, steps: int, model: str
             f"training.learning_rate={rate}",
             "training.batch_size=8",
             "training.bf16=false",
-            "evaluation.prompts=64",
+            "evaluation.prompts=111",
             "evaluation.max_new_tokens=32",
             "evaluation.temperature=1.0",
         ]
