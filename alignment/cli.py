@@ -138,6 +138,57 @@ def convert(
 LISTED = 20  # bad rows named one by one
 
 
+@data_app.command()
+def highlight(
+    path: Annotated[str, typer.Argument(help="Judged answers: file, folder, glob, hub id or built-in set.")],
+    model: Annotated[str, typer.Option(help="A built-in's name, folder, run folder, hub id or .gguf file.")],
+    adapter: Annotated[str | None, typer.Option(help="A LoRA adapter, or the run that made it, on the model.")] = None,
+    margin: Annotated[
+        float, typer.Option(help="CUT's lambda: detected is what gets likelier by more than this.")
+    ] = 1.1,
+    variant: Annotated[str, typer.Option(help="Of the loss cut: paper, authors_code, authors_script.")] = "paper",
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many answers, sampled.")] = 20,
+    html: Annotated[Path | None, typer.Option(help="Write them as an HTML page here, too.")] = None,
+    satisfied_from: Annotated[
+        float | None, typer.Option(help="Judged without a verdict: this score or more is satisfactory.")
+    ] = None,
+    judgment_template: Annotated[str, typer.Option(help="chat, alpaca, or a YAML file of your own.")] = "chat",
+    template: Annotated[str, typer.Option(help="chat: the tokenizer's template; raw: the text as it stands.")] = "chat",
+    max_prompt_length: Annotated[
+        int, typer.Option(help="In tokens, with the judgment; a longer one is left out.")
+    ] = 1024,
+    max_completion_length: Annotated[int, typer.Option(help="In tokens; a longer answer is cut.")] = 512,
+    dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")] = "float32",
+    seed: Annotated[int, typer.Option(help="Of --limit.")] = 0,
+    format: Format = "auto",
+    split: Split = "train",
+) -> None:
+    """Colour what judgments detect in bad answers: align data highlight planted --model smollm2-135m."""
+    from rich.console import Console
+
+    from alignment.config import DataConfig, JudgedConfig, ModelConfig
+    from alignment.evaluation.highlight import print_highlights, write_page
+    from alignment.evaluation.highlight_file import highlight_file
+    from alignment.launch.quiet import quiet_libraries
+
+    quiet_libraries()
+    data = DataConfig(
+        format=format,
+        split=split,
+        template=template,
+        max_prompt_length=max_prompt_length,
+        max_completion_length=max_completion_length,
+    )
+    asked = ModelConfig(path=model, dtype=dtype), data, JudgedConfig(judgment_template, satisfied_from)
+    options: dict[str, Any] = {"margin": margin, "variant": variant, "adapter": adapter, "limit": limit, "seed": seed}
+    rows, read = highlight_file(path, *asked, **options)
+    print(read)
+    print_highlights(rows, Console())
+    if html is not None:
+        facts = [("data", path), ("model", f"{model} + {adapter}" if adapter else model), ("margin", str(margin))]
+        print(f"written to {write_page(html, rows, 'What the judgments detect', facts)}")
+
+
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, such as outputs/dpo/2026-01-31_12-00-00.")],

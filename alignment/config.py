@@ -136,6 +136,15 @@ class RolloutConfig:
 
 
 @dataclass
+class JudgedConfig:
+    """Written judgments of answers (recipe=cut), and how one stands in a prompt."""
+
+    template: str = "chat"  # chat | alpaca, or a YAML file of your own
+    satisfied_from: Optional[float] = None  # an answer without a verdict is satisfactory from this score on
+    downsample: Optional[float] = None  # at most so many satisfactory training answers for each unsatisfactory one
+
+
+@dataclass
 class RunConfig:
     """Everything one run needs."""
 
@@ -153,5 +162,6 @@ class RunConfig:
     loss: Dict[str, Any] = field(default_factory=dict)  # configs/loss; empty: sigmoid
     feedback: Dict[str, Any] = field(default_factory=dict)  # configs/feedback: what scores, judges or criticises
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    judged: JudgedConfig = field(default_factory=JudgedConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -62,6 +62,7 @@ RANGES = {
     "rollout.mixture": (0, 1),
     "rollout.mixture_end": (0, 1),
     "rollout.kl_coef_end": (0, math.inf),
+    "judged.downsample": (0, math.inf),
 }
 
 # key: (below all values, above all values, in words), where an end itself makes no sense; a null value passes.

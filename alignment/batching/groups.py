@@ -33,8 +33,8 @@ class Group:
 class Unit:
     """The groups that one example links; never split over micro-batches.
 
-    `values` holds the example's numbers that a loss needs (p_chosen, margin, …). `aside` are groups that are scored for
-    a statistic of the whole optimizer step, and never trained.
+    `values` holds the example's numbers that a loss needs (p_chosen, margin, …). `aside` are groups that are scored
+    without gradient (KTO's for a statistic of the whole optimizer step, CUT's to compare with), and never trained.
     """
 
     id: str

@@ -27,15 +27,17 @@ class TokenCounts:
     prompt_too_long: list[str] = field(default_factory=list)
     turns_in_answer: list[str] = field(default_factory=list)  # ids: a user's turn stands in an answer
     empty: list[str] = field(default_factory=list)  # ids: a prompt that asks nothing
+    judgment_too_long: list[str] = field(default_factory=list)  # ids: the prompt fits, with its judgment it does not
 
     def as_dict(self) -> dict[str, int]:
+        more = {"empty": len(self.empty), "judgment_too_long": len(self.judgment_too_long)}
         return {
             self.kind: self.kept,
             "truncated": self.truncated,
             "prompt_too_long": len(self.prompt_too_long),
             "same_after_cut": len(self.same_after_cut),
             "turns_in_answer": len(self.turns_in_answer),
-            **({"empty": len(self.empty)} if self.empty else {}),
+            **{reason: count for reason, count in more.items() if count},
         }
 
 
@@ -63,7 +65,7 @@ def pair_units(
         if objectives:
             values["objective"] = _objective(pair, objectives)
         units.append(Unit(pair.id, (group,), values))
-    return _checked(units, len(pairs), data, counts)
+    return checked(units, len(pairs), data, counts), counts
 
 
 def _objective(pair: Pair, objectives: Sequence[str]) -> float:
@@ -116,7 +118,7 @@ def demonstration_units(
         group = encode_group(answer.id, answer.prompt, (answer.completion,), tokenizer, data, counts)
         if group is not None:
             units.append(Unit(answer.id, (group,)))
-    return _checked(units, len(answers), data, counts)
+    return checked(units, len(answers), data, counts), counts
 
 
 def prompt_units(prompts: Sequence[Prompt], tokenizer: Any, data: DataConfig) -> tuple[list[Unit], TokenCounts]:
@@ -132,7 +134,7 @@ def prompt_units(prompts: Sequence[Prompt], tokenizer: Any, data: DataConfig) ->
         ids = encode_prompt(tokenizer, prompt.messages, data.template)
         if not _too_long(prompt.id, ids, data, counts):
             units.append(Unit(prompt.id, (Group(tuple(ids), ((tokenizer.eos_token_id,),)),)))
-    return _checked(units, len(prompts), data, counts)
+    return checked(units, len(prompts), data, counts), counts
 
 
 def answer_units(
@@ -157,7 +159,7 @@ def answer_units(
         Unit(answer.id, (group,), {"desirable": float(answer.desirable)}, (Group(group.prompt, other.completions),))
         for (answer, group), other in zip(found, foreign, strict=True)
     ]
-    return _checked(units, len(answers), data, counts)
+    return checked(units, len(answers), data, counts), counts
 
 
 def _foreign(groups: Sequence[Group], seed: int) -> list[Group]:
@@ -206,16 +208,19 @@ def _too_long(name: str, ids: Sequence[int], data: DataConfig, counts: TokenCoun
     return True
 
 
-def _checked(units: list[Unit], given: int, data: DataConfig, counts: TokenCounts) -> tuple[list[Unit], TokenCounts]:
+def checked(units: list[Unit], given: int, data: DataConfig, counts: TokenCounts) -> list[Unit]:
+    """`units`, counted as kept. Raises UserError where of the `given` ones none is left."""
     counts.kept = len(units)
     if not units:
+        judgments = len(counts.judgment_too_long)
         raise UserError(
-            f"no {counts.kind.rstrip('s')} is left of {given}: {len(counts.prompt_too_long)} prompts over "
+            f"no {counts.kind.rstrip('s')} is left of {given}: "
+            f"{len(counts.prompt_too_long)} prompts{f', and {judgments} with a judgment,' if judgments else ''} over "
             f"data.max_prompt_length={data.max_prompt_length}, {len(counts.same_after_cut)} equal within "
             f"data.max_completion_length={data.max_completion_length}, {len(counts.turns_in_answer)} with a user's "
             "turn in the answer"
         )
-    return units, counts
+    return units
 
 
 def prompt_ids(prompts: Sequence[list], tokenizer: Any, data: DataConfig) -> list[list[int]]:

@@ -48,16 +48,19 @@ class Answers:
     imitation: list[float] = field(default_factory=list)  # nats per token of each held-out answer, where imitated
     question: str = ""  # what was asked, and how: answers to different questions are not compared
     scores: list[float] | None = None  # (B,) once they were asked for; not saved
+    measured: dict[str, list[float]] = field(default_factory=dict)  # of held-out judged answers (evaluation/judged.py)
 
     def save(self, file: Path) -> None:
         stored = {"question": self.question, "answers": [asdict(a) for a in self.answers]}
-        file.write_text(json.dumps({**stored, "logps": self.reference_logps, "imitation": self.imitation}))
+        values = {"logps": self.reference_logps, "imitation": self.imitation, "measured": self.measured}
+        file.write_text(json.dumps({**stored, **values}))
 
     @classmethod
     def load(cls, file: Path) -> Answers:
         stored = json.loads(file.read_text())
         answers = [Answer(tuple(a["ids"]), a["text"], a["finished"]) for a in stored["answers"]]
-        return cls(answers, stored["logps"], stored["imitation"], stored.get("question", ""))
+        measured = stored.get("measured", {})
+        return cls(answers, stored["logps"], stored["imitation"], stored.get("question", ""), measured=measured)
 
     @property
     def tokens(self) -> list[int]:
@@ -83,10 +86,14 @@ class EndOfRun:
         self.prompts = list(prompts)[: self.settings.prompts]
         self.asks = f"answering {len(self.prompts)} held-out prompts"
         self.imitates = hasattr(trainer, "nats_per_token")
-        self.ids = prompt_ids(self.prompts, trainer.tokenizer, trainer.config.data)
+        self.ids = self.encode()
         asked = (self.ids, *(getattr(self.settings, key) for key in ("max_new_tokens", "temperature", "top_p")))
         self.question = digest_of(asked, trainer.config.seed, digests(trainer.eval_units) if self.imitates else [])
         self.reward = self._reward() if self.settings.score else None
+
+    def encode(self) -> list[list[int]]:
+        """The prompts' token ids, as the policy is asked."""
+        return prompt_ids(self.prompts, self.trainer.tokenizer, self.trainer.config.data)
 
     def _reward(self) -> Any:
         """`evaluation.score`, tried on an answer: what is wrong with it must not end a run at its end.
@@ -111,8 +118,12 @@ class EndOfRun:
     load = staticmethod(Answers.load)
 
     def ask(self) -> Answers:
-        """Sample one answer to every prompt from the policy as it is now; all ranks take a share."""
-        trainer, settings = self.trainer, self.settings
+        """Sample one answer to every prompt from the policy as it is now; all ranks take a share.
+
+        Where the trainer has `best_of` above 1, so many are sampled to each prompt, and its `pick` says which one is
+        kept.
+        """
+        trainer, settings, k = self.trainer, self.settings, getattr(self.trainer, "best_of", 1)
         rank, ranks = trainer.accelerator.process_index, trainer.accelerator.num_processes
         mine = list(range(len(self.ids)))[rank::ranks]
         policy = trainer.accelerator.unwrap_model(trainer.model)
@@ -121,7 +132,7 @@ class EndOfRun:
             found = sample(
                 policy,
                 trainer.tokenizer,
-                [self.ids[i] for i in mine],
+                [self.ids[i] for i in mine for _ in range(k)],
                 max_new_tokens=settings.max_new_tokens,
                 temperature=settings.temperature,
                 top_p=settings.top_p,
@@ -129,10 +140,10 @@ class EndOfRun:
                 seed=trainer.config.seed,
             )
         TERMINATION.raise_if_agreed(trainer.accelerator)
-        answers = [
-            answer
-            for _, answer in sorted(gathered(trainer, list(zip(mine, found, strict=True))), key=lambda item: item[0])
-        ]
+        shares = gathered(trainer, [(i, found[at * k : (at + 1) * k]) for at, i in enumerate(mine)])
+        sampled = [answers for _, answers in sorted(shares, key=lambda item: item[0])]
+        chosen = trainer.pick(self.prompts, sampled) if k > 1 else [0] * len(sampled)
+        answers = [those[place] for those, place in zip(sampled, chosen, strict=True)]
 
         def reference(model: nn.Module, units: Sequence[Unit], batch: Batch) -> Tensor:
             return reference_sums(trainer.start, model, batch)

@@ -23,12 +23,15 @@ from alignment.evaluation.card import write_model_card
 from alignment.evaluation.curves import plot_curves
 from alignment.evaluation.end_of_run import EndOfRun, held_out_entry, peak_memory_mb, versions
 from alignment.evaluation.held_out_pairs import HeldOutPairs
+from alignment.evaluation.judged import JudgedEndOfRun
 from alignment.evaluation.ranking_plot import plot_ranking
 from alignment.evaluation.report import write_report
 from alignment.evaluation.summary import render_samples, render_summary, write_summary
 from alignment.launch.folders import choose_run_folder, probe_writable
 from alignment.launch.quiet import quiet_libraries
+from alignment.trainers.best_of_n import BestOfNTrainer
 from alignment.trainers.checkpoints import find_resume
+from alignment.trainers.cut import CUTTrainer
 from alignment.trainers.dpo import DPOTrainer
 from alignment.trainers.expert_iteration import ExpertIterationTrainer
 from alignment.trainers.kto import KTOTrainer
@@ -45,6 +48,8 @@ from alignment.trainers.sft import SFTTrainer
 from alignment.trainers.termination import TERMINATION
 
 METHODS: dict[str, Callable[..., Any]] = {
+    "best_of_n": BestOfNTrainer,
+    "cut": CUTTrainer,
     "dpo": DPOTrainer,
     "expert_iteration": ExpertIterationTrainer,
     "kto": KTOTrainer,
@@ -72,6 +77,8 @@ def run(config: RunConfig, overrides: list[str]) -> Path:
     console = Console(quiet=not state.is_main_process)
     if config.method not in METHODS:
         raise unknown("method", config.method, METHODS)
+    if config.resume and config.method == "best_of_n":
+        raise UserError(f"resume={config.resume}: best of n takes no steps to go on from\nMend: run the recipe again")
 
     folder, checkpoint = open_folder(config, state)
     set_seed(config.seed)
@@ -110,7 +117,8 @@ def end_of_run(trainer: Any) -> EndOfRun | HeldOutPairs | None:
     if isinstance(trainer, RewardTrainer):
         return HeldOutPairs(trainer) if trainer.eval_units else None
     asked = trainer.config.evaluation.prompts and trainer.data.prompts
-    return EndOfRun(trainer, trainer.data.prompts) if asked else None
+    kind = JudgedEndOfRun if isinstance(trainer, CUTTrainer) else EndOfRun
+    return kind(trainer, trainer.data.prompts) if asked else None
 
 
 def measure(trainer: Any, end: Any, before: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -131,8 +139,11 @@ def measure(trainer: Any, end: Any, before: Any) -> tuple[dict[str, Any], list[d
         after = end.ask()
         summary |= end.table(before, after)
         samples = end.samples(before, after)
+    if isinstance(trainer, BestOfNTrainer):
+        summary |= trainer.entries()
+    else:
+        summary["tokens_per_second"] = trainer.tokens_seen / max(trainer.train_seconds, 1e-9)
     summary |= {
-        "tokens_per_second": trainer.tokens_seen / max(trainer.train_seconds, 1e-9),
         "peak_memory_mb": peak_memory_mb(),
         "data": trainer.data.counts,
         "layout": trainer.layout,
@@ -188,7 +199,7 @@ def describe(trainer: Any, console: Console) -> None:
         console.print(trainer.layout_note, highlight=False, soft_wrap=True)
 
 
-LOSSES = ("skipped", "truncated", "prompt_too_long", "same_after_cut", "turns_in_answer")
+LOSSES = ("skipped", "truncated", "prompt_too_long", "judgment_too_long", "same_after_cut", "turns_in_answer")
 
 
 def answers_before(end: Any, folder: Path, console: Console, state: PartialState) -> Any:
@@ -214,12 +225,16 @@ def report(folder: Path, summary: dict[str, Any], samples: list[dict[str, Any]],
     if samples:
         rows = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
         (folder / "samples.jsonl").write_text(rows, encoding="utf-8")
-    plot_curves(folder)
+    trained = (folder / "model").is_dir()  # best of n trains nothing
+    if trained:
+        plot_curves(folder)
     plot_ranking(folder, summary)
     write_summary(folder, summary)
-    write_model_card(folder)
+    if trained:
+        write_model_card(folder)
     write_report(folder)
     if samples:
         render_samples(samples, console, shown)
     render_summary(summary, console)
-    console.print(f"report: {folder / 'report.html'}   model: {folder / 'model'}", highlight=False, soft_wrap=True)
+    made = f"report: {folder / 'report.html'}" + (f"   model: {folder / 'model'}" if trained else "")
+    console.print(made, highlight=False, soft_wrap=True)

@@ -99,7 +99,14 @@ def cut(
     return _output(values, logps, {name: total / own for name, total in bad.items()})
 
 
-def unlikelihood(logps: JudgedLogps, weight: float = 0.5) -> LossOutput:
+def likelihood(logps: JudgedLogps, step: Tensor | None = None) -> LossOutput:
+    """-1/N sum_t log p(y_t | x) of every answer, whatever its prompt holds: the baselines that imitate. B values."""
+    values = -logps.sums(logps.plain) / logps.lengths
+    counted = {"nll_satisfactory": logps.satisfactory, "nll_unsatisfactory": ~logps.satisfactory}
+    return LossOutput(values, dict.fromkeys(counted, values.detach()), counted)
+
+
+def unlikelihood(logps: JudgedLogps, step: Tensor | None = None, weight: float = 0.5) -> LossOutput:
     """The baseline without detection (Welleck et al., 1908.04319, on whole answers); B values, own means.
 
     satisfactory: -1/N sum_t log p(y_t | x); unsatisfactory: -weight/N sum_t log(1 - p(y_t | x)).

@@ -14,12 +14,26 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.batching.groups import Unit
+from alignment.batching.judged import Form, judged_units
 from alignment.batching.units import TokenCounts, answer_units, demonstration_units, pair_units, prompt_units
 from alignment.config import DataConfig, RunConfig
 from alignment.data.example import Message
+from alignment.data.judgment_prompts import JudgmentTemplate
 from alignment.data.readers import load_examples
 from alignment.data.templates import check_tokenizer
-from alignment.data.views import Demonstration, Pair, Prompt, Unpaired, demonstrations, pairs, prompts, unpaired
+from alignment.data.views import (
+    Demonstration,
+    Judged,
+    Pair,
+    Prompt,
+    Unpaired,
+    demonstrations,
+    downsample,
+    judged,
+    pairs,
+    prompts,
+    unpaired,
+)
 from alignment.errors import UserError
 from alignment.models.adapters import add_adapter, is_adapted
 from alignment.models.loading import load_model, load_tokenizer
@@ -52,6 +66,7 @@ class TrainingData:
     prompts: list[list[Message]]  # held-out, without repeats
     records: dict[str, Any]  # what was read for training, by id
     counts: dict[str, Any] = field(default_factory=dict)
+    held_out: list[Any] = field(default_factory=list)  # what was read and held out
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,7 @@ class View:
     read: Callable[[Iterable[Any]], tuple[list[Any], dict[str, int]]]
     units: Callable[..., tuple[list[Unit], TokenCounts]]
     noun: str
+    thin: Callable[[list[Any]], tuple[list[Any], dict[str, int]]] | None = None  # leaves out some of the training ones
 
 
 def load_pairs(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig) -> TrainingData:
@@ -87,6 +103,21 @@ def load_prompts(train: Source, evaluation: Source, tokenizer: Any, config: RunC
     return load_view(train, evaluation, tokenizer, config, View(Prompt, prompts, prompt_units, "prompt"))
 
 
+def load_judged(
+    train: Source, evaluation: Source, tokenizer: Any, config: RunConfig, template: JudgmentTemplate, form: Form
+) -> TrainingData:
+    """The same for answers with a written judgment; satisfactory ones for training as config.judged.downsample says."""
+    settings = config.judged
+    view = View(
+        Judged,
+        functools.partial(judged, satisfied_from=settings.satisfied_from),
+        functools.partial(judged_units, template=template, form=form),
+        "judged answer",
+        functools.partial(downsample, ratio=settings.downsample, seed=config.seed),
+    )
+    return load_view(train, evaluation, tokenizer, config, view)
+
+
 def load_view(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig, view: View) -> TrainingData:
     """What `view` makes of the training and the held-out source. None stands for the paths of config.data."""
     data, counts = config.data, {}
@@ -99,6 +130,9 @@ def load_view(train: Source, evaluation: Source, tokenizer: Any, config: RunConf
         held_out, counts["eval"] = _read(evaluation, data, data.eval_split, config.seed, view)
     else:
         found, held_out = split_by_prompt(found, data.eval_fraction)
+    if view.thin:
+        found, left_out = view.thin(found)
+        counts["train"] |= _left_out(left_out)
     found = sampled(found, data.limit, config.seed)
     held_out = sampled(held_out, data.eval_limit, config.seed)
     train_units, tokens = view.units(found, tokenizer, data)
@@ -108,7 +142,7 @@ def load_view(train: Source, evaluation: Source, tokenizer: Any, config: RunConf
         eval_units, tokens = view.units(held_out, tokenizer, data)
         counts["eval"] = counts.get("eval", {}) | tokens.as_dict()
     records = {record.id: record for record in found}
-    return TrainingData(train_units, eval_units, _distinct_prompts(held_out), records, counts)
+    return TrainingData(train_units, eval_units, _distinct_prompts(held_out), records, counts, held_out)
 
 
 def _read(source: Source, data: DataConfig, split: str, seed: int, view: View) -> tuple[list[Any], dict[str, Any]]:
@@ -125,7 +159,11 @@ def _read(source: Source, data: DataConfig, split: str, seed: int, view: View) -
     if not found:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "no preferences in it"
         raise UserError(f"no {view.noun} to train on in {source if isinstance(source, str) else 'the data'}: {reasons}")
-    return found, counts | {f"left_out_{reason}": count for reason, count in left_out.items() if count}
+    return found, counts | _left_out(left_out)
+
+
+def _left_out(reasons: dict[str, int]) -> dict[str, int]:
+    return {f"left_out_{reason}": count for reason, count in reasons.items() if count}
 
 
 def _are_paths(source: Source) -> bool:

@@ -8,10 +8,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from alignment.batching.judged import Form
 from alignment.config import LOSS_MODIFIERS
 from alignment.errors import UserError, nearest, unknown
 from alignment.imports import import_named
-from alignment.losses import pairwise, policy_gradient, reference_free, unpaired
+from alignment.losses import cut, pairwise, policy_gradient, reference_free, unpaired
 from alignment.losses.combine import PairLoss, Term
 from alignment.losses.modifiers import DIVERGENCES
 from alignment.losses.record import LossOutput
@@ -42,6 +43,11 @@ REFERENCE_FREE: dict[str, Loss] = {
 }
 PAIRWISE = WITH_REFERENCE | REFERENCE_FREE
 UNPAIRED: dict[str, Loss] = {"kto": unpaired.kto, "bco": unpaired.bco}
+JUDGED: dict[str, Loss] = {
+    "cut": cut.cut,
+    "unlikelihood": cut.unlikelihood,
+    **dict.fromkeys(("mle", "hindsight", "conditional", "forward_prediction"), cut.likelihood),
+}
 
 # parameter, or loss.parameter where one loss differs: (lowest, highest, open at the low end, at the high end)
 RANGES: dict[str, tuple[float, float, bool, bool]] = {
@@ -55,6 +61,10 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "desirable_weight": (0, math.inf, True, True),
     "undesirable_weight": (0, math.inf, True, True),
     "weight": (-math.inf, math.inf, True, True),
+    "cut.weight": (0, math.inf, False, True),
+    "unlikelihood.weight": (0, math.inf, False, True),
+    "margin": (1, math.inf, False, False),
+    "exponent": (0, math.inf, False, True),
     "margin_weight": (0, math.inf, False, True),
     "centring": (0, math.inf, False, True),
     "kl_coef": (0, math.inf, False, True),
@@ -75,6 +85,8 @@ CHOICES = {
     "mean": ("token", "sequence"),
     "clipping": ("separate", "joint"),
     "kl": ("sequence", "token"),
+    "variant": ("paper", "authors_code", "authors_script"),
+    "answers": ("satisfactory", "all"),
 }
 
 
@@ -114,6 +126,29 @@ def build_reward_loss(settings: Mapping[str, Any]) -> Loss:
     if name != "bradley_terry":
         raise UserError(f"loss.name={name}: a model that scores answers is trained with loss=bradley_terry")
     return _bound(bradley_terry, name, rest, "loss")
+
+
+def build_judged_loss(settings: Mapping[str, Any]) -> tuple[Loss, Form]:
+    """(a function of JudgedLogps and the statistic of the step, the form of its units as in batching/judged.py).
+
+    Raises:
+        UserError: as `build_loss`.
+    """
+    rest = dict(settings)
+    name = str(rest.pop("name", "cut"))
+    if name not in JUDGED:
+        raise UserError(f"loss.name={name}: judged answers need a loss of their own: {', '.join(JUDGED)}")
+    form: Any = "plain" if name == "unlikelihood" else name
+    if name == "mle":
+        form = rest.pop("answers", "satisfactory")
+        _check("loss.answers", "answers", form)
+        form = "plain" if form == "all" else form
+    elif name == "cut" and rest.get("variant", "paper") != "paper":
+        form = "authors_code"
+    loss = _bound(JUDGED[name], name, rest, "loss", given=2)
+    if form == "authors_code" and rest.get("exponent") is not None:
+        raise UserError("loss.exponent: the authors' code has no such weight; leave it out, or take loss.variant=paper")
+    return loss, form
 
 
 ON_SAMPLES: dict[str, Loss] = {
@@ -213,7 +248,7 @@ def _check(label: str, key: str, value: Any, name: str = "") -> None:
         if not isinstance(value, bool):
             raise UserError(f"{label}={value}: true or false is needed")
         return
-    if value is None and key == "epsilon":
+    if value is None and key in ("epsilon", "exponent"):
         return
     if key in CHOICES:
         if value not in CHOICES[key]:
@@ -227,7 +262,8 @@ def _check(label: str, key: str, value: Any, name: str = "") -> None:
     if not fits:
         limits = f"in {'(' if above else '['}{low}, {high}{')' if below else ']'}"
         if high == math.inf:
-            limits = "finite" if low == -math.inf else f"{'greater than' if above else 'at least'} {low}, and finite"
+            limits = "finite" if low == -math.inf else f"{'greater than' if above else 'at least'} {low}"
+            limits += ", and finite" if below and low > -math.inf else ""
         raise UserError(f"{label}={value}: must be {limits}")
 
 

@@ -11,8 +11,8 @@ from alignment.launch.compose import Composer
 from alignment.launch.mistakes import nearest_keys
 
 MISTAKES = [
-    (["recipe=dpoo"], ["unknown recipe 'dpoo'", "did you mean dpo", "recipes: dpo"]),
-    ([], ["no recipe", "recipes: dpo"]),
+    (["recipe=dpoo"], ["unknown recipe 'dpoo'", "did you mean dpo", "recipes: "]),
+    ([], ["no recipe", "recipes: "]),
     (["recipe=null"], ["no recipe"]),
     (["recipe=nowhere/x.yaml"], ["recipe=nowhere/x.yaml: no such file"]),
     (["recipe=dpo", "model=tyni"], ["unknown model 'tyni'", "did you mean tiny?", "model.path="]),

@@ -187,7 +187,11 @@ def test_gradients(variant: str) -> None:
         return cut(moved, step, variant, 1.2, 0.7, exponent).values  # type: ignore[arg-type]
 
     assert torch.autograd.gradcheck(value, (rows.plain, rows.judged), eps=1e-7, atol=1e-5)
-    assert torch.autograd.gradcheck(lambda p: unlikelihood(replace(rows, plain=p), 0.7).values, (rows.plain,), eps=1e-7)
+
+
+def test_gradient_of_unlikelihood() -> None:
+    rows = record([GOOD, BAD, BAD_RARE])
+    assert torch.autograd.gradcheck(lambda p: unlikelihood(replace(rows, plain=p)).values, (rows.plain,), eps=1e-7)
 
 
 def test_metrics_are_of_their_kind() -> None:

@@ -15,12 +15,14 @@ from accelerate.utils import DistributedDataParallelKwargs
 
 from alignment.config import EvaluationConfig, ModelConfig, PeftConfig, RunConfig, TrainingConfig
 from alignment.data.views import Demonstration, Unpaired
+from alignment.trainers.cut import CUTTrainer
 from alignment.trainers.dpo import DPOTrainer
 from alignment.trainers.kto import KTOTrainer, RewardShift
 from alignment.trainers.loss_settings import PAIRWISE, UNPAIRED, build_loss, build_unpaired_loss
 from alignment.trainers.preference_model import PreferenceModelTrainer
 from alignment.trainers.reward import RewardTrainer
 from alignment.trainers.sft import SFTTrainer
+from tests.trainers.judgments import some_judgments
 from tests.trainers.pairs import some_pairs
 
 NEEDED: dict[str, dict[str, Any]] = {"ipo": {"length": "mean"}, "exo": {"label_smoothing": 0.1}}
@@ -38,6 +40,8 @@ OTHER_TRAINERS: dict[str, tuple[type, dict[str, Any]]] = {
     "preference": (PreferenceModelTrainer, {"name": "bradley_terry"}),
     "sft, mean over tokens": (SFTTrainer, {"name": "nll", "mean": "token"}),
     "sft, mean over sequences": (SFTTrainer, {"name": "nll", "mean": "sequence"}),
+    "cut": (CUTTrainer, {"name": "cut", "margin": 1.1}),
+    "cut, the authors' code": (CUTTrainer, {"name": "cut", "variant": "authors_code", "margin": 1.1}),
 }
 
 
@@ -51,7 +55,7 @@ def trainer_of(kind: type, folder: Path, budget: int, loss: dict[str, Any]) -> A
         evaluation=EvaluationConfig(prompts=0),
         loss=loss,
     )
-    data: Any = {KTOTrainer: _answers, SFTTrainer: _demonstrations}.get(kind, some_pairs)()
+    data: Any = {KTOTrainer: _answers, SFTTrainer: _demonstrations, CUTTrainer: some_judgments}.get(kind, some_pairs)()
     trainer = kind(config=config, train=data, eval=data, folder=folder)
     torch.manual_seed(0)
     with torch.no_grad():  # off the reference, so that no loss is at its symmetric start
