@@ -1,4 +1,4 @@
-"""The three small protocols behind which everything that says which answer is better stands.
+"""The four small protocols behind which everything that says which answer is better stands.
 
 A feedback object has one of these methods, or several. Rows are independent of each other, except where a class says
 otherwise, so a caller may cut a call into pieces. Beside its method an object may have
@@ -41,3 +41,13 @@ class Critic(Protocol):
     """A written judgment of each completion; one with neither text nor verdict is "no verdict"."""
 
     def review(self, prompts: Prompts, completions: Sequence[str], context: Context = None) -> list[Judgment]: ...
+
+
+@runtime_checkable
+class Gap(Protocol):
+    """How much better each candidate is than its reference, in one number; higher is better, NaN is "no verdict".
+
+    A candidate equal to its reference need not get 0: compare with the gap of the reference over itself.
+    """
+
+    def gap(self, prompts: Prompts, candidates: Sequence[str], references: Sequence[str]) -> list[float]: ...
