@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional
 
 # What may stand in the loss section beside any loss's own parameters; see docs/losses.md.
 LOSS_MODIFIERS = ("divergence", "divergence_alpha", "weighting", "ld_alpha")
+PARTS = ("sft", "reward", "rl")  # of data.part: a third of the prompts each, for the three stages of a method
 
 
 @dataclass
@@ -41,6 +42,7 @@ class DataConfig:
     split: str = "train"  # of a folder, hub id or built-in set
     eval_split: str = "test"
     eval_fraction: float = 0.1
+    part: Optional[str] = None  # sft | reward | rl: train on that third of the prompts, by their hash; null: on all
     limit: Optional[int] = None  # at most so many training examples (taken after a seeded shuffle)
     eval_limit: Optional[int] = 256
     template: str = "chat"  # chat: the tokenizer's template; raw: the text as it stands
@@ -145,6 +147,18 @@ class JudgedConfig:
 
 
 @dataclass
+class PITConfig:
+    """PIT (recipe=pit_sft, recipe=pit): how a reference answer stands in the prompt, and whose answers are improved."""
+
+    template: str = "chat"  # chat | alpaca, or a YAML file of your own
+    max_reference_length: int = 256  # tokens; a longer reference answer loses its end, is marked, counted and shown
+    references: str = "curriculum"  # curriculum: the data's, then the policy's | data | policy | mixed
+    policy: Optional[str] = None  # M_P, whose answers are the policy's: a run, folder or hub id; null: model.path
+    switch: str = "share"  # what ends the data's turn: share | epoch | plateau
+    switch_at: float = 0.5  # … of the run's steps; passes over the data's answers; phases without a higher mean gap
+
+
+@dataclass
 class RunConfig:
     """Everything one run needs."""
 
@@ -163,5 +177,6 @@ class RunConfig:
     feedback: Dict[str, Any] = field(default_factory=dict)  # configs/feedback: what scores, judges or criticises
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     judged: JudgedConfig = field(default_factory=JudgedConfig)
+    pit: PITConfig = field(default_factory=PITConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from alignment.config import RunConfig
+from alignment.config import PARTS, RunConfig
 from alignment.data.formats.registry import choose
 from alignment.errors import UserError, nearest
 from alignment.feedback.build import check_feedback
@@ -15,13 +15,17 @@ CHOICES = {
     "model.attention": ("auto", "sdpa", "eager", "flex_attention"),
     "data.template": ("chat", "raw"),
     "data.on_bad_row": ("skip", "stop"),
+    "data.part": PARTS,
     "peft.method": ("lora", "none"),
     "reference.kind": ("auto", "adapter_off", "frozen_copy"),
     "reference.when": ("step", "precompute"),
     "training.layout": ("shared", "padded"),
     "training.report_to": ("wandb", "tensorboard", "trackio"),
     "rollout.on_kl_limit": ("warn", "stop", "raise"),
+    "pit.references": ("curriculum", "data", "policy", "mixed"),
+    "pit.switch": ("share", "epoch", "plateau"),
 }
+MAY_BE_NULL = ("data.part",)
 
 # key: (lowest, highest); a null value passes.
 RANGES = {
@@ -63,6 +67,7 @@ RANGES = {
     "rollout.mixture_end": (0, 1),
     "rollout.kl_coef_end": (0, math.inf),
     "judged.downsample": (0, math.inf),
+    "pit.max_reference_length": (1, math.inf),
 }
 
 # key: (below all values, above all values, in words), where an end itself makes no sense; a null value passes.
@@ -73,6 +78,7 @@ OPEN_RANGES = {
     "rollout.top_p": (0, 1.0001, "in (0, 1]"),
     "rollout.opponent_decay": (0, 1, "greater than 0 and less than 1"),
     "rollout.kl_limit": (0, math.inf, "greater than 0"),
+    "pit.switch_at": (0, math.inf, "greater than 0"),
 }
 
 
@@ -81,7 +87,7 @@ def check_values(config: RunConfig) -> None:
     for key, options in CHOICES.items():
         given = _get(config, key)
         for value in given if isinstance(given, list) else [given]:
-            if value not in options:
+            if value not in options and not (value is None and key in MAY_BE_NULL):
                 raise UserError(f"{key}={value}: {nearest(str(value), options)} (known: {', '.join(options)})")
     for key, (low, high) in RANGES.items():
         value = _get(config, key)
@@ -102,6 +108,8 @@ def check_values(config: RunConfig) -> None:
             raise UserError(f"training.{name} needs training.eval_steps=N: there is nothing to compare otherwise")
     if config.model.objectives and config.method != "reward":
         raise UserError(f"model.objectives are for recipe=reward, not for the method {config.method}")
+    if config.pit.switch == "share" and config.pit.switch_at >= 1:
+        raise UserError(f"pit.switch_at={config.pit.switch_at}: with pit.switch=share it is a share of the run, below 1")
     if not isinstance(config.reference.cache, (bool, str)):
         raise UserError(f"reference.cache={config.reference.cache}: true, false or a folder is needed")
     if config.reference.kind == "adapter_off" and config.peft.method == "none":

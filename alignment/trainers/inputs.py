@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignment.batching.groups import Unit
 from alignment.batching.judged import Form, judged_units
 from alignment.batching.units import TokenCounts, answer_units, demonstration_units, pair_units, prompt_units
-from alignment.config import DataConfig, RunConfig
+from alignment.config import PARTS, DataConfig, RunConfig
 from alignment.data.example import Message
 from alignment.data.judgment_prompts import JudgmentTemplate
 from alignment.data.readers import load_examples
@@ -130,6 +130,9 @@ def load_view(train: Source, evaluation: Source, tokenizer: Any, config: RunConf
         held_out, counts["eval"] = _read(evaluation, data, data.eval_split, config.seed, view)
     else:
         found, held_out = split_by_prompt(found, data.eval_fraction)
+    if data.part is not None:  # behind the held-out ones, which are the same for every part
+        found, others = part_of(found, data.part)
+        counts["train"]["other_parts"] = others
     if view.thin:
         found, left_out = view.thin(found)
         counts["train"] |= _left_out(left_out)
@@ -178,6 +181,19 @@ def split_by_prompt(found: list[Any], fraction: float) -> tuple[list[Any], list[
     if not train:
         raise UserError(f"data.eval_fraction={fraction} leaves nothing to train on: give data.eval_path, or lower it")
     return train, [pair for pair in found if _hash(pair) in chosen]
+
+
+def part_of(found: list[Any], part: str) -> tuple[list[Any], int]:
+    """(those of the third `part` of all prompts, how many others there are). A prompt's hash alone decides.
+
+    So a prompt is in the same third whatever the view, and whatever rows are added or left out; the thirds are equal up
+    to chance.
+    """
+    place = PARTS.index(part)
+    chosen = [pair for pair in found if int.from_bytes(_hash(pair), "big") % len(PARTS) == place]
+    if not chosen:
+        raise UserError(f"data.part={part}: none of the {len(found)} training examples is in this third; give more data")
+    return chosen, len(found) - len(chosen)
 
 
 def _hash(pair: Any) -> bytes:
