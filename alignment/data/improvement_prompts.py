@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data.example import Message
-from alignment.data.slot_templates import in_last_turn, load_texts
+from alignment.data.slot_templates import in_last_turn, load_texts, quoted
 
 FOLDER = Path(__file__).parent / "improvement_templates"
 SLOTS = {"plain": ("instruction",), "improve": ("instruction", "answer"), "cut": ()}
@@ -35,24 +35,8 @@ class ImprovementTemplate:
         return in_last_turn(prompt, self.improve, answer=reference)
 
     def quoted(self, reference: str, tokenizer: Any, limit: int) -> tuple[str, bool]:
-        """A reference as it may stand in a prompt, and whether it was too long.
-
-        It has no control tokens ("<|im_end|>"), as a sampled answer has none. Of one with more than `limit` tokens
-        the first ones are left, and the text `cut` behind them.
-        """
-        control = set(tokenizer.all_special_ids)
-        ids = _ids(tokenizer, reference)
-        while control.intersection(ids):  # what is around one may make another
-            reference = tokenizer.decode([token for token in ids if token not in control])
-            ids = _ids(tokenizer, reference)
-        if len(ids) <= limit:
-            return reference, False
-        kept = tokenizer.decode(ids[:limit]).rstrip("\ufffd").rstrip()  # a token may end within a character
-        return f"{kept} {self.cut}", True
-
-
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        """(a reference as it may stand in a prompt, whether it was too long): `quoted`, with the template's `cut`."""
+        return quoted(reference, tokenizer, limit, self.cut)
 
 
 def load_improvement_template(name: str, setting: str = "pit.template") -> ImprovementTemplate:

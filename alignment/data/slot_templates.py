@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -24,6 +25,27 @@ def in_last_turn(prompt: list[Message], text: str, **filling: str) -> list[Messa
     filling["instruction"] = prompt[place]["content"]
     content = SLOT.sub(lambda slot: filling[slot[1]], text)
     return [*prompt[:place], {**prompt[place], "content": content}, *prompt[place + 1 :]]
+
+
+def quoted(text: str, tokenizer: Any, limit: int, cut: str) -> tuple[str, bool]:
+    """(`text` as it may stand in a prompt, whether it was too long).
+
+    It has no control tokens ("<|im_end|>"), as a sampled answer has none. Of more than `limit` tokens the first ones
+    are left, and `cut` behind them.
+    """
+    control = set(tokenizer.all_special_ids)
+    ids = _ids(tokenizer, text)
+    while control.intersection(ids):  # what is around one may make another
+        text = tokenizer.decode([token for token in ids if token not in control])
+        ids = _ids(tokenizer, text)
+    if len(ids) <= limit:
+        return text, False
+    kept = tokenizer.decode(ids[:limit]).rstrip("\ufffd").rstrip()  # a token may end within a character
+    return f"{kept} {cut}", True
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def load_texts(name: str, folder: Path, slots: Mapping[str, Sequence[str]], setting: str) -> dict[str, str]:
