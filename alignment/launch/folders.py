@@ -26,8 +26,9 @@ def choose_run_folder(config: RunConfig) -> Path:
     if not config.output_dir:
         return new_folder(Path("outputs") / safe_name(config.recipe))
     folder = Path(config.output_dir).expanduser()
-    # A config.yaml alone is what a run leaves behind whose input was refused.
-    if not config.resume and folder.is_dir() and any(entry.name != "config.yaml" for entry in folder.iterdir()):
+    # These alone are what a run leaves behind whose input was refused.
+    left = {"config.yaml", "run.json"}
+    if not config.resume and folder.is_dir() and any(entry.name not in left for entry in folder.iterdir()):
         raise UserError(f"output_dir={folder} is not empty: choose another folder, or go on with resume={folder}")
     return _made(folder)
 

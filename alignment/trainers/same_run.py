@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -26,6 +27,8 @@ FREE: tuple[str, ...] = (
     *("training.logging_steps", "training.eval_steps", "training.save_steps", "training.save_total_limit"),
     "training.report_to",
 )
+# Of a run of several stages: what was read and measured in a finished stage is not looked at again.
+FREE_BETWEEN_STAGES = tuple(key for key in FREE if not key.startswith(("data.", "evaluation.")))
 # Settings that change how an update is computed and not what it is: allowed, with a note.
 ROUNDING = (
     *("training.token_budget", "training.layout", "training.gradient_checkpointing"),
@@ -48,14 +51,14 @@ def write_stamp(folder: Path, config: RunConfig, examples: Sequence[str], proces
     (folder / FILE).write_text(json.dumps(stamp, default=str, indent=1))
 
 
-def check_settings(checkpoint: Path, config: RunConfig, processes: int) -> list[str]:
-    """The differing settings that change no more than rounding, as `key: old -> new`.
+def check_settings(checkpoint: Path, config: RunConfig, processes: int, free: tuple[str, ...] = FREE) -> list[str]:
+    """The differing settings that change no more than rounding, as `key: old -> new`; those that are `free` may differ.
 
     Raises:
         UserError: settings or a number of processes with which the remaining steps would be other ones.
     """
     stamp = _read(checkpoint)
-    changed, rounding = _settings(stamp["config"], config)
+    changed, rounding = _settings(stamp["config"], config, free)
     _refuse(checkpoint, _processes(stamp, processes) + changed)
     return rounding
 
@@ -91,7 +94,7 @@ def _processes(stamp: Mapping[str, Any], processes: int) -> list[str]:
     return [] if stamp["processes"] == processes else [f"processes: {stamp['processes']} -> {processes}"]
 
 
-def _settings(saved: Mapping[str, Any], config: RunConfig) -> tuple[list[str], list[str]]:
+def _settings(saved: Mapping[str, Any], config: RunConfig, free: tuple[str, ...] = FREE) -> tuple[list[str], list[str]]:
     """(settings that make it another run, those that change rounding), as `key: old -> new`."""
     # A setting that the checkpoint's version did not have yet stood at its default.
     old = _dotted(json.loads(json.dumps(asdict(RunConfig())))) | _dotted(saved)
@@ -100,10 +103,18 @@ def _settings(saved: Mapping[str, Any], config: RunConfig) -> tuple[list[str], l
     rounding: list[str] = []
     for key in [*new, *(key for key in old if key not in new)]:
         before, now = old.get(key, "not set"), new.get(key, "not set")
-        if before == now or key.startswith(FREE):
+        if before == now or key.startswith(free) or _moved(before, now, old["output_dir"], new["output_dir"]):
             continue
         (rounding if key in ROUNDING else changed).append(f"{key}: {_shown(before)} -> {_shown(now)}")
     return changed, rounding
+
+
+def _moved(before: Any, now: Any, old_folder: Any, new_folder: Any) -> bool:
+    """Whether both are one path as seen from the run's folder, which was moved with all that is in it or beside it."""
+    paths = (before, now, old_folder, new_folder)
+    if not all(isinstance(path, str) and os.path.isabs(path) for path in paths):
+        return False
+    return os.path.relpath(before, old_folder) == os.path.relpath(now, new_folder)
 
 
 def _dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

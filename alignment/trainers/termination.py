@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from accelerate.utils import reduce
 
 from alignment.errors import Interrupted
 
@@ -33,17 +34,18 @@ class Termination:
         """True once this process got SIGTERM, or its launcher is gone."""
         return self.asked or (self.launcher is not None and os.getppid() != self.launcher)
 
-    def raise_if_agreed(self, accelerator: Any) -> None:
-        """Raise Interrupted on every rank if any rank was asked to stop. All ranks must call it."""
-        if agree(accelerator, self.requested()):
+    def raise_if_agreed(self, processes: Any) -> None:
+        """Raise Interrupted on every rank if any rank was asked to stop. All ranks must call it, as they do `agree`."""
+        if agree(processes, self.requested()):
             raise Interrupted
 
 
-def agree(accelerator: Any, flag: bool) -> bool:
-    """The flag's logical or over all ranks. All ranks must call it."""
-    if accelerator.num_processes == 1:
+def agree(processes: Any, flag: bool) -> bool:
+    """The flag's logical or over all ranks. All ranks must call it, with their Accelerator or PartialState."""
+    if processes.num_processes == 1:
         return flag
-    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum") > 0)
+    total: Any = reduce(torch.tensor(float(flag), device=processes.device), "sum")
+    return bool(total > 0)
 
 
 TERMINATION = Termination()
