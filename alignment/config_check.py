@@ -109,7 +109,7 @@ def check_values(config: RunConfig) -> None:
     if config.model.objectives and config.method != "reward":
         raise UserError(f"model.objectives are for recipe=reward, not for the method {config.method}")
     if config.pit.switch == "share" and config.pit.switch_at >= 1:
-        raise UserError(f"pit.switch_at={config.pit.switch_at}: with pit.switch=share it is a share of the run, below 1")
+        raise UserError(f"pit.switch_at={config.pit.switch_at}: with pit.switch=share it is a share, below 1")
     if not isinstance(config.reference.cache, (bool, str)):
         raise UserError(f"reference.cache={config.reference.cache}: true, false or a folder is needed")
     if config.reference.kind == "adapter_off" and config.peft.method == "none":

@@ -28,9 +28,10 @@ class TokenCounts:
     turns_in_answer: list[str] = field(default_factory=list)  # ids: a user's turn stands in an answer
     empty: list[str] = field(default_factory=list)  # ids: a prompt that asks nothing
     judgment_too_long: list[str] = field(default_factory=list)  # ids: the prompt fits, with its judgment it does not
+    judged_part_cut: list[str] = field(default_factory=list)  # ids: what the judgment is about lies behind the cut
 
     def as_dict(self) -> dict[str, int]:
-        more = {"empty": len(self.empty), "judgment_too_long": len(self.judgment_too_long)}
+        more = {name: len(getattr(self, name)) for name in ("empty", "judgment_too_long", "judged_part_cut")}
         return {
             self.kind: self.kept,
             "truncated": self.truncated,
@@ -84,18 +85,33 @@ def _objective(pair: Pair, objectives: Sequence[str]) -> float:
 SEPARATOR = "\nAnother answer:\n"  # between two answers in one context
 
 
-def ordered_units(pairs: Sequence[Pair], tokenizer: Any, data: DataConfig) -> tuple[list[Unit], TokenCounts]:
-    """One unit a pair for a model that reads two answers in one context: the prompt with both orders of them.
+# Which two answers of a pair stand in one context, one behind the other: 0 is the chosen one, 1 the rejected one.
+BOTH_ORDERS = ((0, 1), (1, 0))
+FOUR_ORDERINGS = ((1, 0), (0, 0), (1, 1), (0, 1))  # (reference, candidate) of wl, ww, ll and lw, as in losses/gap.py
 
-    The completions are `chosen SEPARATOR rejected` and `rejected SEPARATOR chosen`.
+
+def ordered_units(
+    pairs: Sequence[Pair], tokenizer: Any, data: DataConfig, orders: Sequence[tuple[int, int]] = BOTH_ORDERS
+) -> tuple[list[Unit], TokenCounts]:
+    """One unit a pair for a model that reads two answers in one context: the prompt with the `orders` of them.
+
+    The completions are `first SEPARATOR second`, one for each order.
     """
     units, counts = pair_units(pairs, tokenizer, data)
     between, ordered = separator(tokenizer), []
     for unit in units:
         chosen, rejected = unit.groups[0].completions
         values = {**unit.values, "longer": float(len(chosen) - len(rejected))}
-        ordered.append(replace(unit, groups=(both_orders(unit.groups[0], between),), values=values))
+        ordered.append(replace(unit, groups=(joined(unit.groups[0], between, orders),), values=values))
     return ordered, counts
+
+
+def gap_units(pairs: Sequence[Pair], tokenizer: Any, data: DataConfig) -> tuple[list[Unit], TokenCounts]:
+    """One unit a pair for a model that scores a candidate against a reference: the prompt with all four orderings.
+
+    The completions are `reference SEPARATOR candidate`.
+    """
+    return ordered_units(pairs, tokenizer, data, FOUR_ORDERINGS)
 
 
 def separator(tokenizer: Any) -> tuple[int, ...]:
@@ -103,10 +119,10 @@ def separator(tokenizer: Any) -> tuple[int, ...]:
     return tuple(tokenizer(SEPARATOR, add_special_tokens=False)["input_ids"])
 
 
-def both_orders(group: Group, between: tuple[int, ...]) -> Group:
-    """A group of two completions -> the same prompt with one behind the other, in both orders."""
-    first, second = group.completions
-    return Group(group.prompt, (first + between + second, second + between + first))
+def joined(group: Group, between: tuple[int, ...], orders: Sequence[tuple[int, int]]) -> Group:
+    """The same prompt with two of its completions, one behind the other, for each order (first, second)."""
+    answers = group.completions
+    return Group(group.prompt, tuple(answers[first] + between + answers[second] for first, second in orders))
 
 
 def demonstration_units(
@@ -212,11 +228,12 @@ def checked(units: list[Unit], given: int, data: DataConfig, counts: TokenCounts
     """`units`, counted as kept. Raises UserError where of the `given` ones none is left."""
     counts.kept = len(units)
     if not units:
-        judgments = len(counts.judgment_too_long)
+        judgments, behind = len(counts.judgment_too_long), len(counts.judged_part_cut)
         raise UserError(
             f"no {counts.kind.rstrip('s')} is left of {given}: "
             f"{len(counts.prompt_too_long)} prompts{f', and {judgments} with a judgment,' if judgments else ''} over "
-            f"data.max_prompt_length={data.max_prompt_length}, {len(counts.same_after_cut)} equal within "
+            f"data.max_prompt_length={data.max_prompt_length}, {len(counts.same_after_cut)} equal "
+            f"{f'and {behind} with what is judged cut off ' if behind else ''}within "
             f"data.max_completion_length={data.max_completion_length}, {len(counts.turns_in_answer)} with a user's "
             "turn in the answer"
         )

@@ -20,7 +20,7 @@ from alignment.evaluation.text import decimal, number, visible
 # The hub id behind a built-in model's name; `tiny` is on no hub.
 _HUB_IDS = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 # method: what the model is, and what it learned from. Any other method aligns a policy with preferences.
-_SCORING = {"reward": "a reward model", "preference_model": "a preference model"}
+_SCORING = {"reward": "a reward model", "preference_model": "a preference model", "pit_gap": "a gap reward model"}
 _ONLINE = ("expert_iteration", "nash_md", "online_dpo", "p3o", "policy_gradient", "ppo")
 _NAMES = {"nash_md": "Nash-MD", "online_dpo": "online DPO", "expert_iteration": "expert iteration"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Verdicts:
 
     logits: list[float]
     question: str = ""  # which pairs: verdicts on others are not compared
+    gaps: list[list[float]] = field(default_factory=list)  # of a gap model: r^wl, r^ww, r^ll and r^lw of each pair
 
     def save(self, file: Path) -> None:
         file.write_text(json.dumps(asdict(self)))
@@ -95,5 +96,7 @@ class HeldOutPairs:
 
 def longer(unit: Unit) -> int:
     """How many tokens longer the chosen answer is."""
+    if "longer" in unit.values:  # where the answers stand together in one context
+        return int(unit.values["longer"])
     chosen, rejected = unit.groups[0].completions
-    return int(unit.values.get("longer", len(chosen) - len(rejected)))
+    return len(chosen) - len(rejected)

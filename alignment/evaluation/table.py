@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
+from alignment.evaluation.improvement_rows import gap_rows
 from alignment.evaluation.movement import fluency, kl, length
 from alignment.evaluation.row import Row, section
 from alignment.evaluation.statistics import share_interval
@@ -24,6 +25,7 @@ def rows(summary: Mapping[str, Any]) -> list[Row]:
         _feedback(summary),
         _imitation(summary),
         *_ranking(summary),
+        *gap_rows(summary),
         *_judged(summary),
         _best_of(summary),
         length(summary),

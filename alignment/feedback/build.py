@@ -24,6 +24,8 @@ from alignment.imports import import_named
 KINDS: dict[str, str] = {
     "reward_model": "alignment.feedback.trained:RewardModel",
     "preference_model": "alignment.feedback.trained:PreferenceModel",
+    "gap_reward": "alignment.feedback.gap:GapReward",
+    "reward_gap": "alignment.feedback.gap:RewardGap",
     "plain_words": "alignment.feedback.rules:PlainWords",
     "length": "alignment.feedback.rules:Length",
     "regex": "alignment.feedback.rules:Regex",

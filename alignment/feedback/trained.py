@@ -18,7 +18,7 @@ from torch import Tensor
 from alignment.batching.groups import Group, Unit
 from alignment.batching.microbatch import cut_by_tokens, groups_of
 from alignment.batching.packing import pack
-from alignment.batching.units import TokenCounts, both_orders, encode_group, separator
+from alignment.batching.units import BOTH_ORDERS, TokenCounts, encode_group, joined, separator
 from alignment.config import DataConfig, ModelConfig
 from alignment.data.example import Message
 from alignment.errors import UserError
@@ -30,9 +30,12 @@ from alignment.models.reference import FrozenCopy
 from alignment.models.reference_cache import fingerprint
 from alignment.models.scores import antisymmetric, completion_scores, load_scorer
 
+# The kind of a saved model -> the feedback that it is used as.
+FEEDBACK = {"reward": "reward_model", "preference": "preference_model", "gap": "gap_reward"}
+
 
 @dataclass
-class _Trained:
+class Trained:
     """A scoring model from a folder or hub id.
 
     A prompt over `max_prompt_length` tokens gets no verdict; an answer is cut at `max_completion_length`.
@@ -51,8 +54,7 @@ class _Trained:
         config = ModelConfig(path=self.path, dtype=self.dtype)
         model, self.card = load_scorer(config)
         if self.card.kind != self.kind:
-            other = "preference_model" if self.kind == "reward" else "reward_model"
-            raise UserError(f"{self.path} is a {self.card.kind} model: use feedback={other}")
+            raise UserError(f"{self.path} is a {self.card.kind} model: use feedback={FEEDBACK[self.card.kind]}")
         self.tokenizer = load_tokenizer(config)
         self.model = model.to("cuda" if torch.cuda.is_available() else "cpu")
         self.layout, _ = choose_layout(self.model, "shared")
@@ -67,12 +69,15 @@ class _Trained:
         limits = {"prompt": self.max_prompt_length, "completion": self.max_completion_length}
         return {"weights": fingerprint(FrozenCopy(self.model), "no").hex(), **limits, **asdict(self.card)}
 
-    def encode(self, prompt: list[Message], answers: Sequence[str]) -> Group | None:
-        """The prompt with its answers as token ids; None where the prompt is too long, which is counted."""
+    def encode(self, prompt: list[Message], answers: Sequence[str], verdicts: int | None = None) -> Group | None:
+        """The prompt with its answers as token ids; None where the prompt is too long, which is counted.
+
+        `verdicts`: how many are not given then; as many as answers, where not said.
+        """
         counts = TokenCounts("answers")
         turns = [[{"role": "assistant", "content": answer}] for answer in answers]
         group = encode_group("an answer", prompt, turns, self.tokenizer, self.settings, counts)
-        self.counts["prompt too long"] += len(counts.prompt_too_long) * len(answers)
+        self.counts["prompt too long"] += len(counts.prompt_too_long) * (verdicts or len(answers))
         return group
 
     @torch.no_grad()
@@ -87,8 +92,16 @@ class _Trained:
         return [found[unit.id] for unit in units]
 
 
+def rows_by_prompt(prompts: Prompts) -> list[list[int]]:
+    """The rows of each prompt, which share it in one group."""
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for row, prompt in enumerate(prompts):
+        found[json.dumps(prompt, sort_keys=True)].append(row)
+    return list(found.values())
+
+
 @dataclass
-class RewardModel(_Trained, Reward):
+class RewardModel(Trained, Reward):
     """A scalar reward model; of several objectives the mean, or the sum with `weights`."""
 
     weights: list[float] | None = None
@@ -118,10 +131,7 @@ class RewardModel(_Trained, Reward):
 
     def _rows(self, prompts: Prompts, completions: Sequence[str]) -> list[Tensor | None]:
         """The scores (heads,) of each completion."""
-        by_prompt: defaultdict[str, list[int]] = defaultdict(list)
-        for row, prompt in enumerate(prompts):
-            by_prompt[json.dumps(prompt, sort_keys=True)].append(row)
-        members = list(by_prompt.values())
+        members = rows_by_prompt(prompts)
         groups = [self.encode(prompts[rows[0]], [completions[row] for row in rows]) for rows in members]
         known = [(rows, group) for rows, group in zip(members, groups, strict=True) if group is not None]
         found: list[Tensor | None] = [None] * len(completions)
@@ -132,7 +142,7 @@ class RewardModel(_Trained, Reward):
 
 
 @dataclass
-class PreferenceModel(_Trained, Judge):
+class PreferenceModel(Trained, Judge):
     """A preference model: P(first ≻ second) from both answers in one context, exactly antisymmetric."""
 
     kind = "preference"
@@ -146,7 +156,7 @@ class PreferenceModel(_Trained, Judge):
         found = [0.5 if a == b else math.nan for a, b in zip(first, second, strict=True)]
         for row, (prompt, pair) in enumerate(zip(prompts, zip(first, second, strict=True), strict=True)):
             if pair[0] != pair[1] and (group := self.encode(prompt, sorted(pair))) is not None:
-                asked.append((row, pair[0] > pair[1], both_orders(group, between)))
+                asked.append((row, pair[0] > pair[1], joined(group, between, BOTH_ORDERS)))
         scores = self.scores([group for _, _, group in asked])
         for (row, swapped, _), pair_scores in zip(asked, scores, strict=True):
             p = sigmoid(float(antisymmetric(pair_scores)))

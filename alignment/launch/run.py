@@ -22,6 +22,7 @@ from alignment.errors import UserError, unknown
 from alignment.evaluation.card import write_model_card
 from alignment.evaluation.curves import plot_curves
 from alignment.evaluation.end_of_run import EndOfRun, held_out_entry, peak_memory_mb, versions
+from alignment.evaluation.held_out_gaps import HeldOutGaps
 from alignment.evaluation.held_out_pairs import HeldOutPairs
 from alignment.evaluation.judged import JudgedEndOfRun
 from alignment.evaluation.ranking_plot import plot_ranking
@@ -34,6 +35,7 @@ from alignment.trainers.checkpoints import find_resume
 from alignment.trainers.cut import CUTTrainer
 from alignment.trainers.dpo import DPOTrainer
 from alignment.trainers.expert_iteration import ExpertIterationTrainer
+from alignment.trainers.gap_model import GapTrainer
 from alignment.trainers.kto import KTOTrainer
 from alignment.trainers.nash_md import NashMDTrainer
 from alignment.trainers.online_dpo import OnlineDPOTrainer
@@ -56,6 +58,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "nash_md": NashMDTrainer,
     "online_dpo": OnlineDPOTrainer,
     "p3o": P3OTrainer,
+    "pit_gap": GapTrainer,
     "policy_gradient": PolicyGradientTrainer,
     "ppo": PPOTrainer,
     "preference_model": PreferenceModelTrainer,
@@ -115,7 +118,8 @@ def run(config: RunConfig, overrides: list[str]) -> Path:
 def end_of_run(trainer: Any) -> EndOfRun | HeldOutPairs | None:
     """What is measured before and after: answers to held-out prompts, or how held-out pairs are ranked."""
     if isinstance(trainer, RewardTrainer):
-        return HeldOutPairs(trainer) if trainer.eval_units else None
+        ranks = HeldOutGaps if isinstance(trainer, GapTrainer) else HeldOutPairs
+        return ranks(trainer) if trainer.eval_units else None
     asked = trainer.config.evaluation.prompts and trainer.data.prompts
     kind = JudgedEndOfRun if isinstance(trainer, CUTTrainer) else EndOfRun
     return kind(trainer, trainer.data.prompts) if asked else None
@@ -199,7 +203,15 @@ def describe(trainer: Any, console: Console) -> None:
         console.print(trainer.layout_note, highlight=False, soft_wrap=True)
 
 
-LOSSES = ("skipped", "truncated", "prompt_too_long", "judgment_too_long", "same_after_cut", "turns_in_answer")
+LOSSES = (
+    "skipped",
+    "truncated",
+    "prompt_too_long",
+    "judgment_too_long",
+    "judged_part_cut",
+    "same_after_cut",
+    "turns_in_answer",
+)
 
 
 def answers_before(end: Any, folder: Path, console: Console, state: PartialState) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 
@@ -82,7 +83,19 @@ class LossOutput:
     counted: dict[str, Tensor] = field(default_factory=dict)  # (B,) bool: whose a metric is, where it is not everyone's
 
 
-def soft(value: Callable[[PairLogps], Tensor], pairs: PairLogps, label_smoothing: float = 0.0) -> Tensor:
+class Labelled(Protocol):
+    """B pairs with a label that may be uncertain."""
+
+    @property
+    def p_chosen(self) -> Tensor: ...
+
+    def flipped(self: Pairs) -> Pairs: ...
+
+
+Pairs = TypeVar("Pairs", bound=Labelled)
+
+
+def soft(value: Callable[[Pairs], Tensor], pairs: Pairs, label_smoothing: float = 0.0) -> Tensor:
     """The expected value (B,) of a loss under an uncertain label: t value(pair) + (1 - t) value(flipped pair).
 
     t is p_chosen, blended with its flip by `label_smoothing`. `value` must be finite on both sides, since a plain label

@@ -41,7 +41,7 @@ CARD = "scorer.json"  # beside the weights: what the scores mean
 class Scorer:
     """What a saved scoring model is: written beside its weights."""
 
-    kind: str  # reward: one answer at a time; preference: two answers in one context
+    kind: str  # reward: one answer at a time; preference: two answers in one context; gap: one behind a reference
     objectives: tuple[str, ...] = ()  # a score for each; none: one score
     template: str = "chat"  # as data.template
 

@@ -192,7 +192,7 @@ def part_of(found: list[Any], part: str) -> tuple[list[Any], int]:
     place = PARTS.index(part)
     chosen = [pair for pair in found if int.from_bytes(_hash(pair), "big") % len(PARTS) == place]
     if not chosen:
-        raise UserError(f"data.part={part}: none of the {len(found)} training examples is in this third; give more data")
+        raise UserError(f"data.part={part}: none of {len(found)} training examples is in this third; give more data")
     return chosen, len(found) - len(chosen)
 
 

@@ -14,6 +14,7 @@ from alignment.errors import UserError, nearest, unknown
 from alignment.imports import import_named
 from alignment.losses import cut, pairwise, policy_gradient, reference_free, unpaired
 from alignment.losses.combine import PairLoss, Term
+from alignment.losses.gap import gap
 from alignment.losses.modifiers import DIVERGENCES
 from alignment.losses.record import LossOutput
 from alignment.losses.reward import bradley_terry
@@ -126,6 +127,15 @@ def build_reward_loss(settings: Mapping[str, Any]) -> Loss:
     if name != "bradley_terry":
         raise UserError(f"loss.name={name}: a model that scores answers is trained with loss=bradley_terry")
     return _bound(bradley_terry, name, rest, "loss")
+
+
+def build_gap_loss(settings: Mapping[str, Any]) -> Loss:
+    """`gap` as a function of GapScores. Raises UserError as `build_loss`."""
+    rest = dict(settings)
+    name = str(rest.pop("name", "gap"))
+    if name != "gap":
+        raise UserError(f"loss.name={name}: a gap model is trained with loss=gap")
+    return _bound(gap, name, rest, "loss")
 
 
 def build_judged_loss(settings: Mapping[str, Any]) -> tuple[Loss, Form]:

@@ -42,7 +42,9 @@ class RewardTrainer(AlignmentTrainer):
     """
 
     kind = "reward"
+    default_loss = "bradley_terry"  # of a trainer without a config
     to_units: Callable[..., tuple[list[Unit], TokenCounts]] = staticmethod(pair_units)  # how pairs become token ids
+    build_loss: Callable[[dict[str, Any]], Callable[..., LossOutput]] = staticmethod(build_reward_loss)
 
     def __init__(
         self,
@@ -54,11 +56,11 @@ class RewardTrainer(AlignmentTrainer):
         folder: str | Path | None = None,
         callbacks: Sequence[Any] = (),
     ) -> None:
-        config = config or RunConfig(method=self.kind, loss={"name": "bradley_terry"})
+        config = config or RunConfig(method=self.kind, loss={"name": self.default_loss})
         if model is not None:
             config.model.path = config.model.name = model
         check_values(config)
-        self.loss: Callable[[PairScores], LossOutput] = build_reward_loss(config.loss)
+        self.loss = self.build_loss(config.loss)
         self.card = Scorer(self.kind, tuple(config.model.objectives), config.data.template)
         tokenizer = load_tokenizer(config.model)
         check_tokenizer(tokenizer, config.data.template)

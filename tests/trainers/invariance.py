@@ -17,6 +17,7 @@ from alignment.config import EvaluationConfig, ModelConfig, PeftConfig, RunConfi
 from alignment.data.views import Demonstration, Unpaired
 from alignment.trainers.cut import CUTTrainer
 from alignment.trainers.dpo import DPOTrainer
+from alignment.trainers.gap_model import GapTrainer
 from alignment.trainers.kto import KTOTrainer, RewardShift
 from alignment.trainers.loss_settings import PAIRWISE, UNPAIRED, build_loss, build_unpaired_loss
 from alignment.trainers.preference_model import PreferenceModelTrainer
@@ -38,6 +39,7 @@ ANSWER_SETTINGS = {name: {"name": name, "beta": 0.3} for name in UNPAIRED}
 OTHER_TRAINERS: dict[str, tuple[type, dict[str, Any]]] = {
     "reward": (RewardTrainer, {"name": "bradley_terry", "centring": 0.1, "label_smoothing": 0.2}),
     "preference": (PreferenceModelTrainer, {"name": "bradley_terry"}),
+    "gap": (GapTrainer, {"name": "gap"}),
     "sft, mean over tokens": (SFTTrainer, {"name": "nll", "mean": "token"}),
     "sft, mean over sequences": (SFTTrainer, {"name": "nll", "mean": "sequence"}),
     "cut": (CUTTrainer, {"name": "cut", "margin": 1.1}),
