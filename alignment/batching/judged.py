@@ -76,7 +76,18 @@ class _Encoder:
         if len(kept) < len(groups) or len(kept_aside) < len(aside):
             self.counts.judgment_too_long.append(record.id)
             return None
+        if form not in ("plain", "satisfactory") and self.judged_part_is_cut(record, plain):
+            self.counts.judged_part_cut.append(record.id)
+            return None
         return Unit(record.id, tuple(kept), {"satisfactory": float(record.satisfactory)}, tuple(kept_aside))
+
+    def judged_part_is_cut(self, record: Judged, plain: Group) -> bool:
+        """Whether what is wrong with a bad answer is known (meta.wrong), and all of it lies behind the cut."""
+        span = wrong_span(record)
+        if record.satisfactory or span is None or len(plain.completions[0]) < self.data.max_completion_length:
+            return False
+        said = self.tokenizer.decode(plain.completions[0], skip_special_tokens=True)
+        return answer_text(record)[: span[0] + 1] not in said
 
     def judged(self, record: Judged, plain: Group, judgment: str) -> Group | None:
         """The answer under the prompt with `judgment`; None where that is too long."""
@@ -105,6 +116,19 @@ class _Encoder:
         if len(plain.completions[0]) < limit < len(whole):  # a longer answer was counted already
             self.counts.truncated += 1
         return Group(plain.prompt, (whole[:limit],))
+
+
+def answer_text(record: Judged) -> str:
+    """The text of the answer's turns; meta.wrong counts its characters."""
+    return "".join(message["content"] for message in record.completion)
+
+
+def wrong_span(record: Judged) -> tuple[int, int] | None:
+    """[start, end) characters of the answer that are known to be wrong: its meta.wrong, where that is two integers."""
+    span = record.meta.get("wrong")
+    if isinstance(span, (list, tuple)) and len(span) == 2 and all(type(end) is int for end in span):
+        return span[0], span[1]
+    return None
 
 
 def span_of_tokens(tokenizer: Any, ids: Sequence[int], text: str, start: int, end: int) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.text import Text
 
-from alignment.batching.judged import span_of_tokens
+from alignment.batching.judged import answer_text, span_of_tokens, wrong_span
 from alignment.data.example import Message
 from alignment.data.templates import token_texts
 from alignment.data.views import Judged
@@ -60,11 +60,10 @@ def highlight(detected: Sequence[Detected], tokenizer: Any, margin: float) -> li
 
 def _wrong_tokens(found: Detected, tokenizer: Any) -> range | None:
     """Places of the tokens in meta.wrong, [start, end) characters of the answer; None where that is not known."""
-    span = found.record.meta.get("wrong")
-    if not (isinstance(span, (list, tuple)) and len(span) == 2 and all(type(end) is int for end in span)):
+    span = wrong_span(found.record)
+    if span is None:
         return None
-    answer = "".join(message["content"] for message in found.record.completion)
-    places = span_of_tokens(tokenizer, found.ids, answer, *span)
+    places = span_of_tokens(tokenizer, found.ids, answer_text(found.record), *span)
     return None if places is None else range(*places)
 
 

@@ -11,18 +11,22 @@ import numpy as np
 from torch import Tensor, nn
 
 from alignment.batching.groups import Unit
-from alignment.batching.judged import span_of_tokens
+from alignment.batching.judged import answer_text, span_of_tokens, wrong_span
 from alignment.batching.packing import Batch
 from alignment.batching.units import TokenCounts, encode_group, prompt_ids
 from alignment.data.example import Message
 from alignment.data.views import Judged
 from alignment.evaluation.end_of_run import Answers, EndOfRun, digest_of
+from alignment.evaluation.highlight import highlight, read_highlights, write_highlights
 from alignment.evaluation.statistics import clustered_interval, paired_difference
+from alignment.losses.cut import DEFAULT_MARGIN
 from alignment.models.logps import token_logps
+from alignment.trainers.judged_detection import detect
 from alignment.trainers.map_units import token_rows
 from alignment.trainers.same_run import digests
 
 Measured = dict[str, list[float]]  # one number a held-out answer, NaN where it has none
+HIGHLIGHTED = 20  # training answers that the report shows with what the untrained model detects in them
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class JudgedEndOfRun(EndOfRun):
         return prompt_ids(asked, self.trainer.tokenizer, self.trainer.config.data)
 
     def ask(self) -> Answers:
+        if not self.trainer.state.global_step:
+            self.highlight()
         answers = super().ask()
 
         def logps(model: nn.Module, units: Sequence[Unit], batch: Batch) -> Tensor:
@@ -64,6 +70,19 @@ class JudgedEndOfRun(EndOfRun):
         answers.measured = measured(self.held_out, rows)
         return answers
 
+    def highlight(self) -> None:
+        """Write which tokens of some training answers CUT detects before it has trained anything, for the report."""
+        trainer = self.trainer
+        if trainer.config.loss.get("name", "cut") != "cut" or not trainer.is_world_process_zero():
+            return
+        if read_highlights(trainer.folder):  # a resumed run has them
+            return
+        bad = [record for record in trainer.data.records.values() if not record.satisfactory][:HIGHLIGHTED]
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        found = detect(policy, trainer.tokenizer, bad, trainer.config)
+        margin = float(trainer.config.loss.get("margin", DEFAULT_MARGIN))
+        write_highlights(trainer.folder, highlight(found, trainer.tokenizer, margin))
+
     def table(self, before: Answers, after: Answers) -> dict[str, Any]:
         prompts = [repr(each.record.prompt) for each in self.held_out]
         return {**super().table(before, after), "judged": changes(before.measured, after.measured, prompts)}
@@ -72,7 +91,7 @@ class JudgedEndOfRun(EndOfRun):
 def _held_out(record: Judged, trainer: Any) -> HeldOut | None:
     """None where the prompt is too long."""
     tokenizer, data = trainer.tokenizer, trainer.config.data
-    span, right = record.meta.get("wrong"), record.meta.get("right")
+    span, right = wrong_span(record), record.meta.get("right")
     answers = [record.completion]
     if isinstance(right, str) and right.strip() and not record.satisfactory:
         answers.append([{"role": "assistant", "content": right}])
@@ -80,9 +99,8 @@ def _held_out(record: Judged, trainer: Any) -> HeldOut | None:
     if group is None:
         return None
     wrong = None
-    if isinstance(span, (list, tuple)) and len(span) == 2 and not record.satisfactory:
-        text = "".join(message["content"] for message in record.completion)
-        wrong = span_of_tokens(tokenizer, group.completions[0], text, int(span[0]), int(span[1]))
+    if span is not None and not record.satisfactory:
+        wrong = span_of_tokens(tokenizer, group.completions[0], answer_text(record), *span)
     return HeldOut(record, Unit(record.id, (group,)), wrong)
 
 

@@ -17,6 +17,7 @@ from alignment.losses.likelihood import log1mexp
 from alignment.losses.record import LossOutput
 
 Variant = Literal["paper", "authors_code", "authors_script"]
+DEFAULT_MARGIN = 1.2  # lambda
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def cut(
     logps: JudgedLogps,
     step: Tensor | None = None,
     variant: Variant = "paper",
-    margin: float = 1.2,
+    margin: float = DEFAULT_MARGIN,
     weight: float = 0.5,
     exponent: float | None = None,
 ) -> LossOutput:

@@ -120,6 +120,21 @@ def test_what_is_too_long_is_counted_and_left_out_or_ends_the_run(tokenizer: Any
         judged_units(bad, tokenizer, data, CHAT, "cut")
 
 
+def test_an_answer_cut_in_front_of_what_is_judged_is_counted_and_left_out(tokenizer: Any) -> None:
+    known, *others = some_judgments()  # of the first one it is known that characters 6 to 8 are wrong
+    ids = tokenizer("It is 14.", add_special_tokens=False)["input_ids"]
+    first, _ = span_of_tokens(tokenizer, ids, "It is 14.", *known.meta["wrong"]) or (0, 0)
+    for length, kept in ((first, False), (first + 1, True)):
+        data = DataConfig(max_completion_length=length)
+        units, counts = judged_units([known, *others], tokenizer, data, CHAT, "cut")
+        assert ("answer-0" in [unit.id for unit in units]) == kept
+        assert counts.judged_part_cut == ([] if kept else ["answer-0"])
+    data = DataConfig(max_completion_length=first)
+    assert len(judged_units([known], tokenizer, data, CHAT, "plain")[0]) == 1  # no judgment is read there
+    with pytest.raises(UserError, match="0 equal and 1 with what is judged cut off within data.max_completion_length"):
+        judged_units([known], tokenizer, data, CHAT, "hindsight")
+
+
 def test_an_unsatisfactory_answer_needs_a_judgment_where_one_is_read(tokenizer: Any) -> None:
     nameless = [replace(some_judgments()[0], judgment=None)]
     with pytest.raises(UserError, match="answer-0: an unsatisfactory answer needs a judgment"):

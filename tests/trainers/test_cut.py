@@ -223,6 +223,8 @@ def test_the_recipe_to_its_end(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     assert "known wrong tokens" in capsys.readouterr().out and "known wrong tokens" in (run / "report.html").read_text()
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert "detected" in rows[0] and "eval_logp_satisfactory" in rows[-1]
+    marked = [json.loads(line) for line in (run / "highlights.jsonl").read_text().splitlines()]
+    assert len(marked) == 20 and marked[0]["margin"] == 1.2 and "tokens detected" in (run / "report.html").read_text()
 
     # Asked in plain text, as a model without a chat template is, and with a file that has no place for the judgment.
     raw = ["recipe=cut", "model=tiny", "data.template=raw", "training.max_steps=1", "data.limit=8", "data.eval_limit=4"]
