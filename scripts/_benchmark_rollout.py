@@ -6,9 +6,6 @@ import json
 import os
 import random
 import statistics
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from alignment.errors import UserError, unknown
+from scripts._benchmark_process import measured
 
 WORKER = Path(__file__).with_name("_benchmark_rollout_worker.py")
 # name: what it is
@@ -69,7 +67,8 @@ def rollout(
     )
     rows = []
     for name in names:
-        result = measure(job | {"contender": name}, peer if name == "trl-mixture" else Path(sys.executable))
+        python = peer if name == "trl-mixture" else None
+        result = measured(WORKER, name, job | {"contender": name}, console, python)
         seconds = statistics.median(result["seconds"])
         tokens = prompts * k * max_new_tokens
         rows.append({"name": name, "what": result.get("peer", CONTENDERS[name]), "tokens_per_second": tokens / seconds})
@@ -108,20 +107,6 @@ def prepare(model: str, data: str, split: str, count: int, limit: int, seed: int
     if len(short) < count:
         raise UserError(f"--data {data} has {len(short)} different prompts of at most {limit} tokens: lower --prompts")
     return resolve(model), random.Random(seed).sample(short, count)
-
-
-def measure(job: dict[str, Any], python: Path | None) -> dict[str, Any]:
-    """Run one contender in a fresh process; what it measured."""
-    threads = {name: str(job["threads"]) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    with tempfile.TemporaryDirectory() as folder, console.status(job["contender"]):
-        order, answer = Path(folder) / "job.json", Path(folder) / "result.json"
-        order.write_text(json.dumps(job))
-        command = [str(python), str(WORKER), str(order), str(answer)]
-        done = subprocess.run(command, env=os.environ | threads, capture_output=True, text=True)
-        if done.returncode != 0:
-            tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
-            raise UserError(f"{job['contender']} ended with code {done.returncode}:\n{tail}")
-        return json.loads(answer.read_text())
 
 
 def show(rows: list[dict[str, Any]]) -> None:

@@ -2,11 +2,13 @@
 
     python scripts/benchmark.py dpo --model smollm2-135m --json dpo.json --plot dpo.png
     python scripts/benchmark.py rollout --model smollm2-135m --prompts 8 -k 4 --max-new-tokens 128 --json rollout.json
+    python scripts/benchmark.py cut --model smollm2-135m --data planted --json cut.json
 
 `dpo` trains the same model on the same pairs in the same order with our DPOTrainer (shared and padded layout, reference
 in the step and precomputed) and with TRL's (its defaults, and its fastest settings). `rollout` (in
-_benchmark_rollout.py) samples with ours, with `generate`, and with TRL's mixture of two policies. Every contender runs
-in a process of its own, one after the other. docs/benchmarks.md and docs/rollouts.md say what is measured and how.
+_benchmark_rollout.py) samples with ours, with `generate`, and with TRL's mixture of two policies. `cut` (in
+_benchmark_cut.py) takes steps of CUT packed, and as its authors do, as two padded streams. Every contender runs in a
+process of its own, one after the other. docs/benchmarks.md and docs/rollouts.md say what is measured and how.
 """
 
 from __future__ import annotations
@@ -18,9 +20,7 @@ import os
 import platform
 import random
 import statistics
-import subprocess
 import sys
-import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +35,8 @@ sys.path.insert(0, str(ROOT))
 
 # Found through the line above, installed or not.
 from alignment.errors import UserError, unknown  # noqa: E402
+from scripts._benchmark_cut import cut  # noqa: E402
+from scripts._benchmark_process import measured  # noqa: E402
 from scripts._benchmark_rollout import rollout  # noqa: E402
 
 WORKER = ROOT / "scripts" / "_benchmark_dpo.py"
@@ -42,6 +44,7 @@ WARM_UP = 1  # steps at the start that are not timed
 LIMIT = 512  # tokens of a prompt and of a completion: both together stay within TRL's default max_length, 1024
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.command()(rollout)
+app.command()(cut)
 console = Console()
 
 
@@ -131,7 +134,7 @@ def dpo(
     results: dict[str, list[dict[str, Any]]] = {contender.name: [] for contender in contenders}
     for number in range(rounds):
         for contender in contenders:
-            result = measure(contender, job)
+            result = measured(WORKER, contender.name, job | {"contender": dataclasses.asdict(contender)}, console)
             results[contender.name].append(result)
             seconds = statistics.median(result["seconds"][WARM_UP:])
             say(f"round {number + 1}: {contender.name} {seconds:.3g} s a step")
@@ -208,25 +211,6 @@ def prepare(model: str, data: str, split: str, count: int, seed: int) -> tuple[s
             f"({long} pairs are over {LIMIT} tokens, {other} cannot be the same for both sides)"
         )
     return resolve(model), rows
-
-
-def measure(contender: Contender, job: dict[str, Any]) -> dict[str, Any]:
-    """Run one contender in a fresh process; what it measured."""
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(job["threads"]),
-        "MKL_NUM_THREADS": str(job["threads"]),
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    environment.setdefault("CUDA_VISIBLE_DEVICES", "0")  # TRL refuses several devices in one process
-    with tempfile.TemporaryDirectory() as folder, console.status(contender.name):
-        order, answer = Path(folder) / "job.json", Path(folder) / "result.json"
-        order.write_text(json.dumps(job | {"contender": dataclasses.asdict(contender)}))
-        command = [sys.executable, str(WORKER), str(order), str(answer)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode != 0:
-            tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
-            raise UserError(f"{contender.name} ended with code {done.returncode}:\n{tail}")
-        return json.loads(answer.read_text())
 
 
 def useful_tokens(rows: list[dict[str, Any]], batch_size: int, steps: int, seed: int) -> list[int]:
