@@ -60,6 +60,7 @@ class PeftConfig:
     alpha: int = 32
     dropout: float = 0.0
     target_modules: Any = "all-linear"
+    path: Optional[str] = None  # an adapter on this model, or the run that made it, to go on with; null: a fresh one
 
 
 @dataclass

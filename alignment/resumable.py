@@ -13,9 +13,9 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -23,6 +23,8 @@ from alignment.errors import UserError
 from alignment.evaluation.files import write_atomically
 
 SHOWN = 6  # differences named one by one
+STDOUT = "-"
+T = TypeVar("T")
 
 
 class ResumableFile:
@@ -100,7 +102,7 @@ class ResumableFile:
 
     def add(self, rows: Iterable[Mapping[str, Any]], totals: Mapping[str, float]) -> None:
         """Write one batch, and add `totals` to the sums."""
-        data = b"".join(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for row in rows)
+        data = _lines(rows)
         try:
             self._file.write(data)
             self._file.flush()
@@ -109,9 +111,13 @@ class ResumableFile:
             raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
         self.batches += 1
         self._bytes += len(data)
+        self.count(totals)
+        self._write_record()
+
+    def count(self, totals: Mapping[str, float]) -> None:
+        """Add `totals` to the sums."""
         for name, value in totals.items():
             self.totals[name] += value  # type: ignore[assignment]
-        self._write_record()
 
     def close(self) -> None:
         """Let others write it."""
@@ -126,6 +132,69 @@ class ResumableFile:
     def _release(self) -> None:
         self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)
+
+
+class OneProcess:
+    """Work in batches as a command does it, alone. `alignment.launch.together` has it for several processes.
+
+    `rank` of `size` processes; batches may be made in any order and by any of them, and are written in theirs.
+    """
+
+    rank, size = 0, 1
+
+    def file(self, path: Path, settings: Mapping[str, Any], **options: Any) -> ResumableFile:
+        """The file to write, with `options` as of ResumableFile."""
+        return ResumableFile(path, settings, **options)
+
+    def gathered(self, mine: list[T]) -> list[T]:
+        """What all processes have found, in the order of their ranks."""
+        return mine
+
+    def stoppable(self, hint: Callable[[], str]) -> AbstractContextManager[None]:
+        """How signals end the work inside."""
+        return stoppable(hint)
+
+    def progress(self, what: str, done: int, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """How far the work is, for a person."""
+        return progress(what, done, total)
+
+    def after_batch(self) -> None:
+        """Called when a batch is written; may end the work."""
+
+
+class StandardOutput:
+    """The rows on the standard output, as they are made: what `ResumableFile` is, but for going on."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self.totals: Counter[str] = Counter()
+
+    def add(self, rows: Iterable[Mapping[str, Any]], totals: Mapping[str, float]) -> None:
+        """Write one batch, and add `totals` to the sums."""
+        try:
+            sys.stdout.buffer.write(_lines(rows))
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            raise UserError(f"cannot write to the standard output: {error.strerror or error}") from error
+        self.batches += 1
+        for name, value in totals.items():
+            self.totals[name] += value  # type: ignore[assignment]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def open_output(
+    path: Path, settings: Mapping[str, Any], *, overwrite: bool = False, sources: Iterable[str] = ()
+) -> ResumableFile | StandardOutput:
+    """A `ResumableFile`, or for the path - the standard output."""
+    if str(path) == STDOUT:
+        return StandardOutput()
+    return ResumableFile(path, settings, overwrite=overwrite, sources=sources)
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return b"".join(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for row in rows)
 
 
 @contextmanager

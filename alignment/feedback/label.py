@@ -21,8 +21,9 @@ from alignment.errors import UserError, nearest, unknown
 from alignment.feedback.adapters import as_feedback, as_judge, as_reward, close, counts_of
 from alignment.feedback.build import build_feedback
 from alignment.feedback.protocols import Reward
+from alignment.feedback.ranks import over_ranks
 from alignment.feedback.wrappers import settings_of
-from alignment.resumable import ResumableFile, progress, stoppable
+from alignment.resumable import OneProcess
 
 WAYS = ("score", "prefer", "review")  # the methods of Reward, Judge and Critic
 PAIRS = ("all", "adjacent", "best_worst")
@@ -62,6 +63,7 @@ def label_file(
     split: str = "train",
     limit: int | None = None,
     overwrite: bool = False,
+    processes: OneProcess | None = None,
 ) -> tuple[str, Counter[str]]:
     """Ask `feedback` about the answers of `source` and write the labelled examples to `out`.
 
@@ -70,6 +72,7 @@ def label_file(
         out: ends in .jsonl; what is there of the same work is gone on with.
         feedback: settings for `build_feedback`.
         overwrite: begin anew.
+        processes: those of the launch, among which each batch is shared out; None: this one alone.
 
     Returns:
         (the way of labelling, sums over the whole file as `describe` reads them).
@@ -84,22 +87,24 @@ def label_file(
     settings = {
         "command": "label",
         "feedback": feedback,
-        "what stands behind it": _identity(judge),
+        "what stands behind it": identity_of(judge),
         "examples": mark,
         **dataclasses.asdict(dataclasses.replace(labelling, way=way)),
     }
-    file = ResumableFile(out, settings, overwrite=overwrite, sources=[str(source)])
-    labeller = Labeller(judge, str(feedback["name"]), way, labelling)
+    processes = processes or OneProcess()
+    file = processes.file(out, settings, overwrite=overwrite, sources=[str(source)])
+    labeller = Labeller(over_ranks(judge) if processes.size > 1 else judge, str(feedback["name"]), way, labelling)
 
     def hint() -> str:
         return f"stopped: {file.totals['prompts']} of {len(usable)} prompts are in {out}; the same command goes on"
 
     try:
-        with stoppable(hint), progress("labelling", file.totals["prompts"], len(usable)) as advance:
+        with processes.stoppable(hint), processes.progress("labelling", file.totals["prompts"], len(usable)) as advance:
             for start in range(file.batches * labelling.batch_size, len(usable), labelling.batch_size):
                 batch = [loaded.examples[at] for at in usable[start : start + labelling.batch_size]]
                 file.add(*labeller.label(batch))
                 advance(len(batch))
+                processes.after_batch()
     finally:
         file.close()
         close(judge)
@@ -126,7 +131,7 @@ def context_of(example: Example, reference: str | None = None) -> dict[str, Any]
     return known | ({"reference": known[reference]} if reference in known else {})
 
 
-def _identity(feedback: Any) -> str | None:
+def identity_of(feedback: Any) -> str | None:
     """A digest of all that a verdict depends on, one's own code included; None where it has no plain form."""
     try:
         return hashlib.blake2b(json.dumps(settings_of(feedback)).encode(), digest_size=8).hexdigest()

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from alignment.config import PeftConfig
+from alignment.config import ModelConfig, PeftConfig
 from alignment.errors import UserError
+from alignment.models.loading import base_of_adapter, is_adapter, load_model, resolve
 
 
 def add_adapter(model: PreTrainedModel, config: PeftConfig, task_type: str = "CAUSAL_LM") -> Any:
-    """`model` with a fresh LoRA adapter, or unchanged with `method=none`.
+    """`model` with a fresh LoRA adapter, or the one of `config.path` to go on with; unchanged with `method=none`.
 
     With the `task_type` SEQ_CLS the head of scores is trained and saved with the adapter, as a whole.
 
     Raises:
-        UserError: target modules that the model does not have.
+        UserError: target modules that the model does not have; an adapter that is not there, or of another model.
     """
+    if config.path:
+        if config.method == "none" or task_type != "CAUSAL_LM":
+            what = "peft=none" if config.method == "none" else "a model that scores answers"
+            raise UserError(
+                f"peft.path goes on with a policy's adapter, not with {what}: give model.path={config.path}"
+            )
+        return _with_adapter(model, config.path, trainable=True)
     if config.method == "none":
         return model.float() if model.dtype != torch.float32 else model  # the optimiser needs float32 master weights
     from peft import LoraConfig, get_peft_model
@@ -40,6 +50,35 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, task_type: str = "CA
             f"peft.target_modules={targets}: {' '.join(str(error).split())[:120]} "
             f"(this model has {', '.join(sorted(linear))})"
         ) from error
+
+
+def load_beside(config: ModelConfig) -> Any:
+    """The model of `config.path` to sample from; where that is an adapter, it stays beside the weights of its base.
+
+    Merged into half-precision weights, a small update is mostly rounded away: of an adapter of SmolLM2-135M with a KL
+    of 0.105 nats per token to its base, 0.060 were left once it was merged in bfloat16.
+    """
+    folder = resolve(str(config.path))
+    if not is_adapter(folder):
+        return load_model(config)
+    return _with_adapter(load_model(replace(config, path=base_of_adapter(Path(folder)))), folder, trainable=False)
+
+
+def _with_adapter(model: Any, path: str, trainable: bool) -> Any:
+    """`model` with the adapter of the folder or run `path`."""
+    from peft import PeftModel
+
+    folder = resolve(path)
+    if not is_adapter(folder):
+        raise UserError(f"peft.path={path}: there is no LoRA adapter in {folder}")
+    base = base_of_adapter(Path(folder))
+    if model.name_or_path and model.name_or_path != base:
+        raise UserError(f"peft.path={path}: its adapter was trained on {base}, and the model is {model.name_or_path}")
+    try:
+        return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"the adapter in {folder} does not fit its base model: {reason}") from error
 
 
 def is_adapted(model: Any) -> bool:

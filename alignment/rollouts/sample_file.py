@@ -19,8 +19,9 @@ from alignment.data.example import Example, Preference, Response, content_id
 from alignment.data.readers import load_examples
 from alignment.data.templates import check_tokenizer, encode_prompt
 from alignment.errors import UserError
-from alignment.models.loading import load_model, load_tokenizer, resolve
-from alignment.resumable import ResumableFile, progress, stoppable
+from alignment.models.adapters import load_beside
+from alignment.models.loading import load_tokenizer, resolve
+from alignment.resumable import OneProcess, ResumableFile
 from alignment.rollouts.sample import sample
 
 
@@ -57,7 +58,7 @@ class Sampling:
 def sample_file(
     source: Any,
     out: Path,
-    models: Sequence[str],
+    models: Sequence[str | ModelConfig],
     sampling: Sampling,
     *,
     keep: bool = False,
@@ -65,6 +66,7 @@ def sample_file(
     split: str = "train",
     limit: int | None = None,
     overwrite: bool = False,
+    processes: OneProcess | None = None,
 ) -> str:
     """Answer every prompt of `source` with each of `models` and write one example record a prompt to `out`.
 
@@ -74,10 +76,11 @@ def sample_file(
     Args:
         source, format, split: as for `load_examples`; a prompt that stands there twice is answered once.
         out: ends in .jsonl; what is there of the same work is gone on with.
-        models: as `model.path`; answers carry the name as their `source`, in this order.
+        models: as `model.path`, or with all that `model` says; answers carry the name as their `source`, in this order.
         keep: also write the answers that are there, with what is known about them, before the new ones.
         limit: at most so many prompts, sampled with the seed, in their order.
         overwrite: begin anew.
+        processes: those of the launch, each of which makes a part of the batches; None: this one alone.
 
     Returns:
         One or two lines for a person.
@@ -91,7 +94,9 @@ def sample_file(
     examples = by_prompt(loaded.examples, keep)
     if limit is not None and len(examples) > limit:
         examples = [examples[at] for at in sorted(random.Random(sampling.seed).sample(range(len(examples)), limit))]
-    answerers = [Answerer(name, place, sampling) for place, name in enumerate(models)]
+    processes = processes or OneProcess()
+    named = [ModelConfig(path=it, name=it, dtype=sampling.dtype) if isinstance(it, str) else it for it in models]
+    answerers = [Answerer(model, place, sampling) for place, model in enumerate(named)]
     short = [
         example
         for example in examples
@@ -101,12 +106,12 @@ def sample_file(
         raise UserError(f"all {len(examples)} prompts are over max_prompt_length={sampling.max_prompt_length} tokens")
     settings = {
         "command": "sample",
-        "models": [[name, digest_of_files(name)] for name in models],
+        "models": [[model.name, digest_of_files(str(model.path))] for model in named],
         "prompts": hashlib.blake2b("".join(map(content_id, short)).encode(), digest_size=8).hexdigest(),
         "keep": keep,
         **asdict(sampling),
     }
-    file = ResumableFile(out, settings, overwrite=overwrite, sources=[str(source)])
+    file = processes.file(out, settings, overwrite=overwrite, sources=[str(source)])
 
     def hint() -> str:
         return (
@@ -114,15 +119,23 @@ def sample_file(
         )
 
     at_once = sampling.prompts_at_once
+    batches = math.ceil(len(short) / at_once)
+
+    def batch(number: int) -> tuple[list[dict[str, Any]], Counter[str]]:
+        rows = [Example.from_dict(it.to_dict()) for it in short[number * at_once : (number + 1) * at_once]]
+        totals = Counter(prompts=len(rows))
+        for one in answerers:
+            totals += one.answer(rows, number)
+        return [row.to_dict() for row in rows], totals
+
     try:
-        with stoppable(hint), progress("sampling", file.totals["prompts"], len(short)) as advance:
-            for number in range(file.batches, math.ceil(len(short) / at_once)):
-                rows = [Example.from_dict(it.to_dict()) for it in short[number * at_once : (number + 1) * at_once]]
-                totals = Counter(prompts=len(rows))
-                for one in answerers:
-                    totals += one.answer(rows, number)
-                file.add([row.to_dict() for row in rows], totals)
-                advance(len(rows))
+        with processes.stoppable(hint), processes.progress("sampling", file.totals["prompts"], len(short)) as advance:
+            for first in range(file.batches, batches, processes.size):
+                mine = first + processes.rank
+                for rows, totals in processes.gathered([batch(mine)] if mine < batches else []):
+                    file.add(rows, totals)
+                    advance(len(rows))
+                processes.after_batch()
     finally:
         file.close()
     return _summary(file, out, len(examples) - len(short), loaded.report.summary())
@@ -155,9 +168,9 @@ class Answerer:
         place: among the models, so that the same model named twice gives different answers.
     """
 
-    def __init__(self, name: str, place: int, sampling: Sampling) -> None:
-        self.name, self.place, self.sampling = name, place, sampling
-        self.tokenizer = load_tokenizer(ModelConfig(path=name))
+    def __init__(self, config: ModelConfig, place: int, sampling: Sampling) -> None:
+        self.config, self.name, self.place, self.sampling = config, config.name, place, sampling
+        self.tokenizer = load_tokenizer(config)
         check_tokenizer(self.tokenizer, sampling.template)
         self.model: Any = None
 
@@ -168,7 +181,7 @@ class Answerer:
     def answer(self, rows: Sequence[Example], batch: int) -> Counter[str]:
         """Add `sampling.n` answers to each example, and to `meta["sampled"]` how they were made; counts of answers."""
         if self.model is None:
-            model: Any = load_model(ModelConfig(path=self.name, dtype=self.sampling.dtype))
+            model = load_beside(self.config)
             self.model = model.to("cuda") if torch.cuda.is_available() else model
         n = self.sampling.n
         answers = sample(

@@ -71,8 +71,12 @@ class PolicyTrainer(AlignmentTrainer):
             layout, note = choose_layout(other, self.layout)  # both score the same batches
             if layout != self.layout:
                 self.layout, self.layout_note = layout, note
-        wanted = self.needs_reference or is_adapted(policy) or other or config.reference.kind == "frozen_copy"
-        self.reference: Reference | None = build_reference(policy, config.reference, other) if wanted else None
+        settings = config.reference
+        self.base_is_start = is_adapted(policy) and not config.peft.path
+        if settings.kind == "auto" and not self.base_is_start:
+            settings = replace(settings, kind="frozen_copy")  # of the policy with the adapter that it begins with
+        wanted = self.needs_reference or self.base_is_start or other or config.reference.kind != "auto"
+        self.reference: Reference | None = build_reference(policy, settings, other) if wanted else None
         if isinstance(self.reference, MovingCopy):
             self.add_callback(_MoveReference(self.reference, policy, config.reference.update_steps or 1))
 
@@ -96,7 +100,7 @@ class PolicyTrainer(AlignmentTrainer):
         """The policy as it began, where it is still at hand: what KL and fluency are measured against."""
         if isinstance(self.reference, MovingCopy):
             policy = self.accelerator.unwrap_model(self.model)
-            return AdapterOff(policy) if is_adapted(policy) else None
+            return AdapterOff(policy) if self.base_is_start else None
         return self.reference
 
 

@@ -81,7 +81,7 @@ def test_where_it_was_stopped_does_not_show(
     assert f"stopped: {2 * batches} of 5 prompts" in capsys.readouterr().err and len(lines(out)) == 2 * batches
     said = sample_file(prompts, out, ["tiny"], SAMPLING)
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    monkeypatch.setattr(module, "load_model", None)  # nothing is left to do, so none is loaded
+    monkeypatch.setattr(module, "load_beside", None)  # nothing is left to do, so none is loaded
     assert sample_file(prompts, out, ["tiny"], SAMPLING) == said
 
 
