@@ -26,6 +26,7 @@ from alignment.batching.packing import Batch
 from alignment.batching.units import prompt_ids
 from alignment.data.example import Message
 from alignment.errors import UserError
+from alignment.evaluation.files import write_atomically
 from alignment.evaluation.statistics import mean_and_se, paired_difference
 from alignment.feedback.adapters import as_reward, inside, label
 from alignment.feedback.build import build_feedback
@@ -53,7 +54,7 @@ class Answers:
     def save(self, file: Path) -> None:
         stored = {"question": self.question, "answers": [asdict(a) for a in self.answers]}
         values = {"logps": self.reference_logps, "imitation": self.imitation, "measured": self.measured}
-        file.write_text(json.dumps({**stored, **values}))
+        write_atomically(file, json.dumps({**stored, **values}))
 
     @classmethod
     def load(cls, file: Path) -> Answers:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 from omegaconf import OmegaConf
 from rich.console import Console
 
@@ -30,8 +32,9 @@ from alignment.evaluation.report import write_report
 from alignment.evaluation.summary import render_samples, render_summary, write_summary
 from alignment.launch.folders import choose_run_folder, probe_writable
 from alignment.launch.quiet import quiet_libraries
+from alignment.launch.together import on_first
 from alignment.trainers.best_of_n import BestOfNTrainer
-from alignment.trainers.checkpoints import find_resume
+from alignment.trainers.checkpoints import find_resume, find_run
 from alignment.trainers.cut import CUTTrainer
 from alignment.trainers.dpo import DPOTrainer
 from alignment.trainers.expert_iteration import ExpertIterationTrainer
@@ -40,6 +43,7 @@ from alignment.trainers.kto import KTOTrainer
 from alignment.trainers.nash_md import NashMDTrainer
 from alignment.trainers.online_dpo import OnlineDPOTrainer
 from alignment.trainers.p3o import P3OTrainer
+from alignment.trainers.pit import pit_trainer
 from alignment.trainers.policy_gradient import PolicyGradientTrainer
 from alignment.trainers.ppo import PPOTrainer
 from alignment.trainers.preference_model import PreferenceModelTrainer
@@ -58,6 +62,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "nash_md": NashMDTrainer,
     "online_dpo": OnlineDPOTrainer,
     "p3o": P3OTrainer,
+    "pit": pit_trainer,
     "pit_gap": GapTrainer,
     "policy_gradient": PolicyGradientTrainer,
     "ppo": PPOTrainer,
@@ -65,6 +70,17 @@ METHODS: dict[str, Callable[..., Any]] = {
     "reward": RewardTrainer,
     "sft": SFTTrainer,
 }
+# Several runs one after the other: module:function that takes the Stages. Imported when asked for: it calls `train`.
+STAGED: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the runs of one launch share."""
+
+    overrides: list[str]  # as they were given
+    state: PartialState
+    console: Console  # of the first process; the others' is quiet
 
 
 def run(config: RunConfig, overrides: list[str]) -> Path:
@@ -78,16 +94,40 @@ def run(config: RunConfig, overrides: list[str]) -> Path:
     quiet_libraries()
     state = PartialState(cpu=not torch.cuda.is_available())
     console = Console(quiet=not state.is_main_process)
-    if config.method not in METHODS:
-        raise unknown("method", config.method, METHODS)
+    if config.method not in METHODS and config.method not in STAGED:
+        raise unknown("method", config.method, [*METHODS, *STAGED])
     if config.resume and config.method == "best_of_n":
         raise UserError(f"resume={config.resume}: best of n takes no steps to go on from\nMend: run the recipe again")
 
     folder, checkpoint = open_folder(config, state)
-    set_seed(config.seed)
     console.print(
         f"[bold]{config.recipe}[/bold]  {config.model.name}  seed {config.seed}  →  {folder}", highlight=False
     )
+    launch = Launch(overrides, state, console)
+    if config.method in STAGED:
+        run_stages(config, folder, launch)
+    else:
+        train(config, folder, checkpoint, launch)
+    return folder
+
+
+def run_stages(config: RunConfig, folder: Path, launch: Launch) -> None:
+    """A method that is several runs one after the other, in `folder`."""
+    from alignment.launch.stages import Stages
+
+    module, _, name = STAGED[config.method].partition(":")
+    getattr(import_module(module), name)(Stages(config, folder, launch))
+
+
+def train(config: RunConfig, folder: Path, checkpoint: Path | None, launch: Launch, shown: bool = True) -> None:
+    """One training run in `folder`: build the trainer, answer prompts, train, answer them again, report.
+
+    Args:
+        checkpoint: where it goes on; None begins.
+        shown: print samples and table at the end.
+    """
+    state, console = launch.state, launch.console
+    set_seed(config.seed)
     trainer = METHODS[config.method](config=config, folder=folder, callbacks=[ProgressBar()])
     describe(trainer, console)
     started = time.perf_counter()
@@ -108,11 +148,10 @@ def run(config: RunConfig, overrides: list[str]) -> Path:
     if doing:
         console.print(f"{' and '.join(doing)} …", highlight=False, soft_wrap=True)
     summary, samples = measure(trainer, end, before)
-    summary |= {"seconds": time.perf_counter() - started, "overrides": overrides}
+    summary |= {"seconds": time.perf_counter() - started, "overrides": launch.overrides}
     if state.is_main_process:
-        report(folder, summary, samples, config.evaluation.shown, console)
+        report(folder, summary, samples, config.evaluation.shown, console if shown else Console(quiet=True))
     state.wait_for_everyone()
-    return folder
 
 
 def end_of_run(trainer: Any) -> EndOfRun | HeldOutPairs | None:
@@ -158,26 +197,26 @@ def measure(trainer: Any, end: Any, before: Any) -> tuple[dict[str, Any], list[d
 
 def open_folder(config: RunConfig, state: PartialState) -> tuple[Path, Path | None]:
     """(run folder, checkpoint to resume from). Rank 0 chooses and probes, before any model is loaded."""
-    found: list[Any] = [None, None, None]  # folder, checkpoint, error
-    if state.is_main_process:
-        try:
-            if config.resume:
-                folder, checkpoint = find_resume(config.resume)
-                check_settings(checkpoint, config, state.num_processes)  # before a model is loaded
-            else:
-                folder, checkpoint = choose_run_folder(config), None
-            probe_writable(folder)
+
+    def opened() -> tuple[Path, Path | None]:
+        checkpoint = None
+        if not config.resume:
+            folder = choose_run_folder(config)
+        elif config.method in STAGED:
+            folder = find_run(config.resume)
+            check_settings(folder, config, state.num_processes, staged=True)
+        else:
+            folder, checkpoint = find_resume(config.resume)
+            check_settings(checkpoint, config, state.num_processes)  # before a model is loaded
+        probe_writable(folder)
+        if not config.resume:
             config.output_dir = str(folder)
-            if not config.resume:
-                (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
-            found = [folder, checkpoint, None]
-        except UserError as error:
-            found[2] = str(error)
-    broadcast_object_list(found)
-    if found[2]:
-        raise UserError(found[2])
-    config.output_dir = str(found[0])
-    return found[0], found[1]
+            (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+        return folder, checkpoint
+
+    folder, checkpoint = on_first(state, opened)
+    config.output_dir = str(folder)
+    return folder, checkpoint
 
 
 def describe(trainer: Any, console: Console) -> None:
@@ -209,6 +248,7 @@ LOSSES = (
     "prompt_too_long",
     "judgment_too_long",
     "judged_part_cut",
+    "references_cut",
     "same_after_cut",
     "turns_in_answer",
 )

@@ -72,15 +72,21 @@ def remove_staged(run: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def find_run(resume: str) -> Path:
+    """The folder of `resume=`. Raises UserError where there is none."""
+    folder = Path(resume).expanduser().absolute()
+    if not folder.is_dir():
+        raise UserError(f"resume={resume}: no such run folder")
+    return folder
+
+
 def find_resume(resume: str) -> tuple[Path, Path]:
     """(run folder, newest whole checkpoint) for `resume=`: a run folder, or one checkpoint in it.
 
     Raises:
         UserError: no such folder, or no whole checkpoint in it.
     """
-    folder = Path(resume).expanduser().absolute()
-    if not folder.is_dir():
-        raise UserError(f"resume={resume}: no such run folder")
+    folder = find_run(resume)
     if folder.name.startswith(PREFIX):
         if not is_whole(folder):
             raise UserError(

@@ -27,13 +27,14 @@ FREE: tuple[str, ...] = (
     *("training.logging_steps", "training.eval_steps", "training.save_steps", "training.save_total_limit"),
     "training.report_to",
 )
-# Of a run of several stages: what was read and measured in a finished stage is not looked at again.
-FREE_BETWEEN_STAGES = tuple(key for key in FREE if not key.startswith(("data.", "evaluation.")))
 # Settings that change how an update is computed and not what it is: allowed, with a note.
 ROUNDING = (
     *("training.token_budget", "training.layout", "training.gradient_checkpointing"),
     *("model.attention", "reference.when", "rollout.batch_size"),
 )
+# The same of a run of several stages: what a finished stage read, sampled and measured is not looked at again.
+FREE_BETWEEN_STAGES = tuple(key for key in FREE if not key.startswith(("data.", "evaluation.")))
+ROUNDING_BETWEEN_STAGES = tuple(key for key in ROUNDING if key != "rollout.batch_size")
 
 
 def digests(units: Sequence[Unit]) -> list[str]:
@@ -51,14 +52,17 @@ def write_stamp(folder: Path, config: RunConfig, examples: Sequence[str], proces
     (folder / FILE).write_text(json.dumps(stamp, default=str, indent=1))
 
 
-def check_settings(checkpoint: Path, config: RunConfig, processes: int, free: tuple[str, ...] = FREE) -> list[str]:
-    """The differing settings that change no more than rounding, as `key: old -> new`; those that are `free` may differ.
+def check_settings(checkpoint: Path, config: RunConfig, processes: int, staged: bool = False) -> list[str]:
+    """The differing settings that change no more than rounding, as `key: old -> new`.
+
+    Args:
+        checkpoint: or the folder of a run of several stages, which is then `staged`.
 
     Raises:
         UserError: settings or a number of processes with which the remaining steps would be other ones.
     """
     stamp = _read(checkpoint)
-    changed, rounding = _settings(stamp["config"], config, free)
+    changed, rounding = _settings(stamp["config"], config, staged)
     _refuse(checkpoint, _processes(stamp, processes) + changed)
     return rounding
 
@@ -94,8 +98,9 @@ def _processes(stamp: Mapping[str, Any], processes: int) -> list[str]:
     return [] if stamp["processes"] == processes else [f"processes: {stamp['processes']} -> {processes}"]
 
 
-def _settings(saved: Mapping[str, Any], config: RunConfig, free: tuple[str, ...] = FREE) -> tuple[list[str], list[str]]:
+def _settings(saved: Mapping[str, Any], config: RunConfig, staged: bool = False) -> tuple[list[str], list[str]]:
     """(settings that make it another run, those that change rounding), as `key: old -> new`."""
+    free, rounds = (FREE_BETWEEN_STAGES, ROUNDING_BETWEEN_STAGES) if staged else (FREE, ROUNDING)
     # A setting that the checkpoint's version did not have yet stood at its default.
     old = _dotted(json.loads(json.dumps(asdict(RunConfig())))) | _dotted(saved)
     new = _dotted(json.loads(json.dumps(asdict(config), default=str)))
@@ -105,7 +110,7 @@ def _settings(saved: Mapping[str, Any], config: RunConfig, free: tuple[str, ...]
         before, now = old.get(key, "not set"), new.get(key, "not set")
         if before == now or key.startswith(free) or _moved(before, now, old["output_dir"], new["output_dir"]):
             continue
-        (rounding if key in ROUNDING else changed).append(f"{key}: {_shown(before)} -> {_shown(now)}")
+        (rounding if key in rounds else changed).append(f"{key}: {_shown(before)} -> {_shown(now)}")
     return changed, rounding
 
 
