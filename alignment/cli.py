@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from alignment.cli_improve import improve
+from alignment.cli_options import Format, Out, Overwrite, Split
 from alignment.errors import UserError
 from alignment.launch.entry import wants_traceback
 
@@ -27,12 +29,6 @@ app.add_typer(data_app, name="data", help="Look at preference data, and convert 
 judge_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(judge_app, name="judge", help="Hold a judge against people.")
 
-Format = Annotated[
-    str, typer.Option(help="A format's name, a path/to/format.py of your own, or auto: decided row by row.")
-]
-Split = Annotated[str, typer.Option(help="Which split of a folder, hub id or built-in set.")]
-Out = Annotated[Path, typer.Argument(help="The file to write, .jsonl; what is there of the same work is gone on with.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew, whatever is there.")]
 Reference = Annotated[
     str | None, typer.Option(help="The field of a row that holds its reference answer, for feedback that wants one.")
 ]
@@ -282,6 +278,9 @@ def label(
     way, totals = label_file(answers, out, settings, labelling, **options)
     _print_rows(describe(way, totals))
     print(f"written to {out}")
+
+
+app.command()(improve)
 
 
 @judge_app.command()

@@ -65,6 +65,17 @@ def read_rows(path: Path, split: str = "train") -> Iterator[RawRow]:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+def standard_input(split: str = "train") -> Iterator[RawRow]:
+    """The rows of JSON Lines, or of JSON, on the standard input, which is read to its end.
+
+    Raises:
+        UserError: nothing comes, or broken JSON as a whole.
+    """
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UserError("nothing comes from the standard input: pipe JSON Lines into the command, or name a file")
+    yield from _json(Path("stdin"), io.BytesIO(sys.stdin.buffer.read()), split)
+
+
 def _json_lines(path: Path, file: Binary, split: str) -> Iterator[RawRow]:
     """Lines end at b"\\n" alone: str.splitlines would also cut at U+2028 and its like, inside a string."""
     for number, line in enumerate(file, 1):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data import builtin
-from alignment.data.files import SUFFIXES, RawRow, kind_of, read_rows
+from alignment.data.files import SUFFIXES, RawRow, kind_of, read_rows, standard_input
 from alignment.data.hub import load_from_hub
 from alignment.errors import UserError, nearest
 
@@ -25,9 +25,13 @@ class Source:
 def resolve(path: str, split: str) -> list[Source]:
     """The sources behind one path: a local file or folder, a built-in set, a glob, or a hub id, tried in this order.
 
+    The path - is the standard input.
+
     Raises:
         UserError: nothing is there, with the nearest names.
     """
+    if path == "-":
+        return [Source("stdin", standard_input(split))]
     local = Path(path).expanduser()
     if any((local / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
         return [_saved(local, split)]

@@ -29,7 +29,7 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, task_type: str = "CA
             raise UserError(
                 f"peft.path goes on with a policy's adapter, not with {what}: give model.path={config.path}"
             )
-        return _with_adapter(model, config.path, trainable=True)
+        return _with_adapter(model, config.path, trainable=True, setting="peft.path=")
     if config.method == "none":
         return model.float() if model.dtype != torch.float32 else model  # the optimiser needs float32 master weights
     from peft import LoraConfig, get_peft_model
@@ -52,28 +52,32 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, task_type: str = "CA
         ) from error
 
 
-def load_beside(config: ModelConfig) -> Any:
+def load_beside(config: ModelConfig, adapter: str | None = None) -> Any:
     """The model of `config.path` to sample from; where that is an adapter, it stays beside the weights of its base.
+
+    So does the adapter of the folder or run `adapter`, trained on the model of `config.path`.
 
     Merged into half-precision weights, a small update is mostly rounded away: of an adapter of SmolLM2-135M with a KL
     of 0.105 nats per token to its base, 0.060 were left once it was merged in bfloat16.
     """
+    if adapter is not None:
+        return _with_adapter(load_model(config), adapter, trainable=False, setting="--adapter ")
     folder = resolve(str(config.path))
     if not is_adapter(folder):
         return load_model(config)
     return _with_adapter(load_model(replace(config, path=base_of_adapter(Path(folder)))), folder, trainable=False)
 
 
-def _with_adapter(model: Any, path: str, trainable: bool) -> Any:
-    """`model` with the adapter of the folder or run `path`."""
+def _with_adapter(model: Any, path: str, trainable: bool, setting: str = "model.path=") -> Any:
+    """`model` with the adapter of the folder or run `path`; `setting` is what gave it, for messages."""
     from peft import PeftModel
 
     folder = resolve(path)
     if not is_adapter(folder):
-        raise UserError(f"peft.path={path}: there is no LoRA adapter in {folder}")
+        raise UserError(f"{setting}{path}: there is no LoRA adapter in {folder}")
     base = base_of_adapter(Path(folder))
     if model.name_or_path and model.name_or_path != base:
-        raise UserError(f"peft.path={path}: its adapter was trained on {base}, and the model is {model.name_or_path}")
+        raise UserError(f"{setting}{path}: its adapter was trained on {base}, and the model is {model.name_or_path}")
     try:
         return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     except (OSError, ValueError, RuntimeError) as error:

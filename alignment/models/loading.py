@@ -203,16 +203,25 @@ def base_of_adapter(folder: Path) -> str:
 
 
 def _trained_from(folder: Path) -> str | None:
-    """model.path in the config.yaml of the run that `folder` is, or is a model or checkpoint of."""
+    """model.path of the run that `folder` is, or is a model or checkpoint of."""
+    try:
+        path = config_of_run(folder)["model"]["path"]
+    except (KeyError, TypeError):
+        return None
+    return str(path) if path else None
+
+
+def config_of_run(folder: Path) -> dict[str, Any]:
+    """The config.yaml of the run that `folder` is, or is a model or checkpoint of; empty where it is no run's."""
     for place in (folder, *list(folder.resolve().parents)[:2]):
         file = place / "config.yaml"
         if file.is_file():
             try:
-                path = yaml.safe_load(file.read_text(encoding="utf-8"))["model"]["path"]
-                return str(path) if path else None
-            except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
-                return None  # not a run's, or broken
-    return None
+                found = yaml.safe_load(file.read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError):
+                return {}  # not a run's, or broken
+            return found if isinstance(found, dict) else {}
+    return {}
 
 
 def merge_adapter(model: Any, folder: str) -> Any:

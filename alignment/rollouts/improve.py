@@ -44,12 +44,15 @@ class Proposal:
     critique: str | None = None
     satisfied: bool = False  # the improver says that there is nothing to improve
     rollout: Rollout | None = None  # the tokens of `text`
+    candidates: int = 1  # answers that it was picked from
 
 
 class Proposer(Protocol):
     """A way to better answers: an improver, Self-Refine, sampling anew (proposers.py)."""
 
-    greedy: bool  # the same prompt and answer always give the same proposal
+    @property
+    def greedy(self) -> bool:
+        """Whether the same prompt and answer always give the same proposal."""
 
     def propose(
         self, prompts: Sequence[list[Message]], answers: Sequence[str], seed: int, anew: bool = False

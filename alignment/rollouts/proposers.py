@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from alignment.data.example import Message
@@ -24,18 +25,19 @@ class Asker:
     sampler: Sampler
     tokenizer: Any
     template: str = "chat"  # as data.template
+    longest: float = math.inf  # tokens of a prompt
 
     @property
     def greedy(self) -> bool:
         return self.sampler.settings.temperature == 0
 
-    @property
+    @cached_property
     def room(self) -> float:
-        """The longest prompt, in tokens, that leaves room for max_new_tokens."""
+        """The longest prompt, in tokens, that is asked: one that leaves room for max_new_tokens."""
         model = getattr(self.sampler, "model", None)
         config = None if model is None else causal_lm(model).config.get_text_config()
         window = getattr(config, "max_position_embeddings", None) or math.inf
-        return window - self.sampler.settings.max_new_tokens
+        return min(self.longest, window - self.sampler.settings.max_new_tokens)
 
     def encode(self, conversation: list[Message]) -> tuple[int, ...]:
         return tuple(encode_prompt(self.tokenizer, conversation, self.template))
