@@ -28,6 +28,7 @@ class TokenCounts:
     turns_in_answer: list[str] = field(default_factory=list)  # ids: a user's turn stands in an answer
     empty: list[str] = field(default_factory=list)  # ids: a prompt that asks nothing
     judgment_too_long: list[str] = field(default_factory=list)  # ids: the prompt fits, with its judgment it does not
+    references_cut: int = 0  # answers to be improved that were cut, and marked, in their prompt
     judged_part_cut: list[str] = field(default_factory=list)  # ids: what the judgment is about lies behind the cut
 
     def as_dict(self) -> dict[str, int]:

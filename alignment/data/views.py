@@ -59,6 +59,7 @@ class Judged:
     judgment: str | None  # never blank
     satisfactory: bool
     meta: dict[str, Any] = field(default_factory=dict)  # the example's
+    cut: bool = False  # sampled, and stopped before its end: no end is to be learnt from it
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,34 @@ class Improvement:
     prompt: list[Message]
     reference: list[Message]
     better: list[Message]
+    meta: dict[str, Any] = field(default_factory=dict)  # the example's
+
+    def answers(self) -> list[ReferenceAnswer]:
+        """Both answers as ones that are to be improved."""
+        return [
+            ReferenceAnswer(f"{self.id}:{kind}", self.prompt, answer, kind, self.meta)
+            for kind, answer in (("rejected", self.reference), ("chosen", self.better))
+        ]
+
+
+@dataclass(frozen=True)
+class ReferenceAnswer:
+    """An answer that is to be improved."""
+
+    id: str
+    prompt: list[Message]
+    answer: list[Message]
+    kind: str  # rejected | chosen: which of a pair it is; policy: sampled
+    known: dict[str, Any] = field(default_factory=dict)  # the example's meta
+
+    @property
+    def text(self) -> str:
+        return "".join(message["content"] for message in self.answer)
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What feedback is told: the example's meta, and as `reference` the answer that is to be improved."""
+        return {**self.known, "reference": self.text}
 
 
 @dataclass(frozen=True)
@@ -281,8 +310,17 @@ def judged(examples: Iterable[Example], *, satisfied_from: float | None = None) 
                 seen[name] += 1
                 name += f"#{seen[name]}" if seen[name] > 1 else ""
                 record = (name, example.prompt, response.messages, text, bool(satisfactory))
-                found.append(Judged(*record, meta=example.meta))
+                found.append(Judged(*record, meta=example.meta, cut=_was_cut(example, number)))
     return found, dict(counts)
+
+
+def _was_cut(example: Example, response: int) -> bool:
+    """What meta.sampled says, where `align sample` made the answer."""
+    made = example.meta.get("sampled")
+    for notes in made if isinstance(made, list) else []:
+        if isinstance(notes, dict) and response in (notes.get("responses") or []):
+            return bool(notes["cut"][notes["responses"].index(response)])
+    return False
 
 
 def _by_threshold(score: float | None, satisfied_from: float | None) -> bool | None:
@@ -320,9 +358,37 @@ def downsample(records: Sequence[Judged], ratio: float | None, seed: int = 0) ->
 
 
 def improvements(examples: Iterable[Example]) -> tuple[list[Improvement], Counts]:
-    """Every pair as (reference, better): the rejected answer is what is to be improved. Counted: as in `pairs`."""
-    found, counts = pairs(examples)
-    return [Improvement(pair.id, pair.prompt, pair.rejected, pair.chosen) for pair in found], counts
+    """Every pair as (reference, better): the rejected answer is what is to be improved.
+
+    Left out and counted: as in `pairs` (where both answers say the same but for outer white space, "identical"), "empty
+    reference" (there is nothing to improve) and "empty better answer".
+    """
+    found: list[Improvement] = []
+    counts: Counter[str] = Counter()
+    for example in examples:
+        both, left_out = pairs([example])
+        counts.update(left_out)
+        for pair in both:
+            reference, better = (
+                "".join(m["content"] for m in answer).strip() for answer in (pair.rejected, pair.chosen)
+            )
+            if not reference or not better:
+                counts["empty better answer" if reference else "empty reference"] += 1
+            elif reference == better:
+                counts["identical"] += 1
+            else:
+                found.append(Improvement(pair.id, pair.prompt, pair.rejected, pair.chosen, example.meta))
+    return found, dict(counts)
+
+
+def reference_answers(examples: Iterable[Example]) -> tuple[list[ReferenceAnswer], Counts]:
+    """Both answers of every improvement, each once for a prompt. Counted: as in `improvements`, and "repeated"."""
+    pairs_found, counts = improvements(examples)
+    found: dict[tuple[str, str], ReferenceAnswer] = {}
+    repeated = 0
+    for answer in (answer for pair in pairs_found for answer in pair.answers()):
+        repeated += found.setdefault((json.dumps(answer.prompt, sort_keys=True), answer.text), answer) is not answer
+    return list(found.values()), counts | ({"repeated": repeated} if repeated else {})
 
 
 def prompts(examples: Iterable[Example]) -> tuple[list[Prompt], Counts]:

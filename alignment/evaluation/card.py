@@ -21,7 +21,7 @@ from alignment.evaluation.text import decimal, number, visible
 _HUB_IDS = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 # method: what the model is, and what it learned from. Any other method aligns a policy with preferences.
 _SCORING = {"reward": "a reward model", "preference_model": "a preference model", "pit_gap": "a gap reward model"}
-_ONLINE = ("expert_iteration", "nash_md", "online_dpo", "p3o", "policy_gradient", "ppo")
+_ONLINE = ("expert_iteration", "nash_md", "online_dpo", "p3o", "pit", "policy_gradient", "ppo")
 _NAMES = {"nash_md": "Nash-MD", "online_dpo": "online DPO", "expert_iteration": "expert iteration"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -98,6 +98,8 @@ def _what_it_is(method: str, config: Mapping[str, Any], sources: str) -> tuple[s
         return f"{_SCORING[method]}: it scores answers and writes none", f"preferences ({sources})"
     if method == "sft":
         return f"fine-tuned with {name}", f"answers to imitate ({sources})"
+    if method == "pit_sft":
+        return "an improver of given answers, fine-tuned (PIT, stage 1)", f"better answers to imitate ({sources})"
     if method in _ONLINE:
         if method == "policy_gradient":
             name = str(section(config, "loss").get("name", "policy gradients")).upper()
@@ -154,7 +156,7 @@ def _limits(summary: Mapping[str, Any], method: str, config: Mapping[str, Any]) 
     learned = "Trained on preferences alone: it learned which answers are preferred, not which are true."
     if method in _SCORING:
         learned += " A policy that is trained to score well will find what it gets wrong."
-    elif method == "sft":
+    elif method in ("sft", "pit_sft"):
         learned = "Trained to imitate given answers: it learned how they are written, with their errors."
     elif method in _ONLINE:
         learned = f"Trained to please one judge ({_feedback(config)}): what that overlooks, it was free to do."

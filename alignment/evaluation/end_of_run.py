@@ -12,7 +12,6 @@ import platform
 import resource
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -32,12 +31,11 @@ from alignment.feedback.adapters import as_reward, inside, label
 from alignment.feedback.build import build_feedback
 from alignment.feedback.protocols import Judge
 from alignment.feedback.ranks import over_ranks
-from alignment.models.logps import causal_lm, sum_by_completion, token_logps
+from alignment.models.logps import sum_by_completion, token_logps
 from alignment.models.reference import reference_sums
-from alignment.rollouts.sample import Answer, sample
-from alignment.trainers.map_units import Value, gathered, score_units
+from alignment.rollouts.sample import Answer
+from alignment.trainers.map_units import Value, sampled_answers, score_units
 from alignment.trainers.same_run import digests
-from alignment.trainers.termination import TERMINATION
 
 
 @dataclass
@@ -125,24 +123,18 @@ class EndOfRun:
         kept.
         """
         trainer, settings, k = self.trainer, self.settings, getattr(self.trainer, "best_of", 1)
-        rank, ranks = trainer.accelerator.process_index, trainer.accelerator.num_processes
-        mine = list(range(len(self.ids)))[rank::ranks]
-        policy = trainer.accelerator.unwrap_model(trainer.model)
-        half = causal_lm(policy).dtype != torch.float32  # then autocast would only cast to and fro
-        with nullcontext() if half else trainer.accelerator.autocast():
-            found = sample(
-                policy,
-                trainer.tokenizer,
-                [self.ids[i] for i in mine for _ in range(k)],
-                max_new_tokens=settings.max_new_tokens,
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                batch_size=settings.batch_size,
-                seed=trainer.config.seed,
-            )
-        TERMINATION.raise_if_agreed(trainer.accelerator)
-        shares = gathered(trainer, [(i, found[at * k : (at + 1) * k]) for at, i in enumerate(mine)])
-        sampled = [answers for _, answers in sorted(shares, key=lambda item: item[0])]
+        sampled = sampled_answers(
+            trainer,
+            trainer.accelerator.unwrap_model(trainer.model),
+            trainer.tokenizer,
+            self.ids,
+            k,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            batch_size=settings.batch_size,
+            seed=trainer.config.seed,
+        )
         chosen = trainer.pick(self.prompts, sampled) if k > 1 else [0] * len(sampled)
         answers = [those[place] for those, place in zip(sampled, chosen, strict=True)]
 

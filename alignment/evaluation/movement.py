@@ -13,7 +13,9 @@ FLUENCY_LIMIT = 0.5
 # What holds the answers closer to the reference, by method. Any other method has no setting of its own for it.
 _HOLDS = {
     **dict.fromkeys(("dpo", "kto", "online_dpo"), "a lower training.learning_rate or a higher loss.beta"),
-    **dict.fromkeys(("p3o", "policy_gradient", "ppo"), "a lower training.learning_rate or a higher loss.kl_coef"),
+    **dict.fromkeys(
+        ("p3o", "pit", "policy_gradient", "ppo"), "a lower training.learning_rate or a higher loss.kl_coef"
+    ),
     "nash_md": "a lower training.learning_rate or a higher loss.tau",
     "best_of_n": "a lower rollout.completions",
 }

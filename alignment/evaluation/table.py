@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
-from alignment.evaluation.improvement_rows import gap_rows
+from alignment.evaluation.improvement_rows import gap_rows, improved_rows
 from alignment.evaluation.movement import fluency, kl, length
 from alignment.evaluation.row import Row, section
 from alignment.evaluation.statistics import share_interval
@@ -22,6 +22,7 @@ def rows(summary: Mapping[str, Any]) -> list[Row]:
     """The rows of `summary` (see summary.py for its keys) in the order in which they are read."""
     built = [
         _score(summary),
+        *improved_rows(summary),
         _feedback(summary),
         _imitation(summary),
         *_ranking(summary),

@@ -73,9 +73,18 @@ class RewardGap(_Gap):
     def __post_init__(self) -> None:
         self.of = as_reward(self.of)
 
-    def gap(self, prompts: Prompts, candidates: Sequence[str], references: Sequence[str]) -> list[float]:
+    def score(self, prompts: Prompts, completions: Sequence[str], context: Context = None) -> list[float]:
+        """As `gap`. The reward is told the rest of the context: what others call a reference is not that answer."""
+        references = references_of(self, context, len(completions))
+        rest = [{key: value for key, value in row.items() if key != "reference"} for row in context or []]
+        return self.gap(prompts, completions, references, rest)
+
+    def gap(
+        self, prompts: Prompts, candidates: Sequence[str], references: Sequence[str], context: Context = None
+    ) -> list[float]:
         """r(candidate) - r(reference) of each row."""
-        scores = self.of.score([*prompts, *prompts], [*candidates, *references])
+        twice = None if context is None else [*context, *context]
+        scores = self.of.score([*prompts, *prompts], [*candidates, *references], twice)
         half = len(candidates)
         return [new - old for new, old in zip(scores[:half], scores[half:], strict=True)]
 
@@ -83,7 +92,7 @@ class RewardGap(_Gap):
         self, prompts: Prompts, first: Sequence[str], second: Sequence[str], context: Context = None
     ) -> list[float]:
         """sigmoid(r(first) - r(second)): the reward's own Bradley–Terry, one gap and not the two that are the same."""
-        return [sigmoid(value) for value in self.gap(prompts, first, second)]
+        return [sigmoid(value) for value in self.gap(prompts, first, second, context)]
 
 
 def references_of(owner: Any, context: Context, rows: int) -> list[str]:

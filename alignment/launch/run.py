@@ -26,6 +26,7 @@ from alignment.evaluation.curves import plot_curves
 from alignment.evaluation.end_of_run import EndOfRun, held_out_entry, peak_memory_mb, versions
 from alignment.evaluation.held_out_gaps import HeldOutGaps
 from alignment.evaluation.held_out_pairs import HeldOutPairs
+from alignment.evaluation.improved import ImprovedEndOfRun
 from alignment.evaluation.judged import JudgedEndOfRun
 from alignment.evaluation.ranking_plot import plot_ranking
 from alignment.evaluation.report import write_report
@@ -44,6 +45,7 @@ from alignment.trainers.nash_md import NashMDTrainer
 from alignment.trainers.online_dpo import OnlineDPOTrainer
 from alignment.trainers.p3o import P3OTrainer
 from alignment.trainers.pit import pit_trainer
+from alignment.trainers.pit_sft import ImproverTrainer
 from alignment.trainers.policy_gradient import PolicyGradientTrainer
 from alignment.trainers.ppo import PPOTrainer
 from alignment.trainers.preference_model import PreferenceModelTrainer
@@ -64,6 +66,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "p3o": P3OTrainer,
     "pit": pit_trainer,
     "pit_gap": GapTrainer,
+    "pit_sft": ImproverTrainer,
     "policy_gradient": PolicyGradientTrainer,
     "ppo": PPOTrainer,
     "preference_model": PreferenceModelTrainer,
@@ -161,6 +164,8 @@ def end_of_run(trainer: Any) -> EndOfRun | HeldOutPairs | None:
         return ranks(trainer) if trainer.eval_units else None
     asked = trainer.config.evaluation.prompts and trainer.data.prompts
     kind = JudgedEndOfRun if isinstance(trainer, CUTTrainer) else EndOfRun
+    if hasattr(trainer, "showing"):  # its prompts hold answers that are to be improved
+        kind = ImprovedEndOfRun
     return kind(trainer, trainer.data.prompts) if asked else None
 
 

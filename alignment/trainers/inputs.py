@@ -14,6 +14,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.batching.groups import Unit
+from alignment.batching.improvements import Showing, improvement_units, reference_units
 from alignment.batching.judged import Form, judged_units
 from alignment.batching.units import TokenCounts, answer_units, demonstration_units, pair_units, prompt_units
 from alignment.config import PARTS, DataConfig, RunConfig
@@ -23,15 +24,19 @@ from alignment.data.readers import load_examples
 from alignment.data.templates import check_tokenizer
 from alignment.data.views import (
     Demonstration,
+    Improvement,
     Judged,
     Pair,
     Prompt,
+    ReferenceAnswer,
     Unpaired,
     demonstrations,
     downsample,
+    improvements,
     judged,
     pairs,
     prompts,
+    reference_answers,
     unpaired,
 )
 from alignment.errors import UserError
@@ -115,6 +120,23 @@ def load_judged(
         "judged answer",
         functools.partial(downsample, ratio=settings.downsample, seed=config.seed),
     )
+    return load_view(train, evaluation, tokenizer, config, view)
+
+
+def load_improvements(
+    train: Source, evaluation: Source, tokenizer: Any, config: RunConfig, showing: Showing
+) -> TrainingData:
+    """The same for pairs as a reference answer and a better one."""
+    units = functools.partial(improvement_units, showing=showing)
+    return load_view(train, evaluation, tokenizer, config, View(Improvement, improvements, units, "improvement"))
+
+
+def load_reference_answers(
+    train: Source, evaluation: Source, tokenizer: Any, config: RunConfig, showing: Showing
+) -> TrainingData:
+    """The same for answers that are to be improved: both ones of each pair."""
+    units = functools.partial(reference_units, showing=showing)
+    view = View(ReferenceAnswer, reference_answers, units, "reference answer")
     return load_view(train, evaluation, tokenizer, config, view)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from alignment.batching.groups import Unit
 from alignment.batching.packing import Batch
 from alignment.losses.record import LossOutput
+from alignment.models.logps import causal_lm
 from alignment.models.reference import eval_mode
+from alignment.rollouts.sample import Answer, sample
 from alignment.trainers.termination import TERMINATION
 
 Value = Callable[[nn.Module, Sequence[Unit], Batch], Tensor]
@@ -61,3 +64,21 @@ def gathered(trainer: Any, items: list) -> list:
     from accelerate.utils import gather_object
 
     return gather_object(items)
+
+
+def sampled_answers(
+    trainer: Any, model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], k: int = 1, **settings: Any
+) -> list[list[Answer]]:
+    """k answers of `model` to each prompt (token ids), in order. Every process samples a share and gets all.
+
+    Args:
+        settings: as of `sample`.
+    """
+    accelerator = trainer.accelerator
+    mine = list(range(len(prompts)))[accelerator.process_index :: accelerator.num_processes]
+    half = causal_lm(model).dtype != torch.float32  # then autocast would only cast to and fro
+    with nullcontext() if half else accelerator.autocast():
+        found = sample(model, tokenizer, [prompts[i] for i in mine for _ in range(k)], **settings)
+    TERMINATION.raise_if_agreed(accelerator)
+    shares = gathered(trainer, [(i, found[at * k : (at + 1) * k]) for at, i in enumerate(mine)])
+    return [answers for _, answers in sorted(shares, key=lambda item: item[0])]

@@ -135,6 +135,10 @@ class OnlineTrainer(PolicyTrainer):
         """The feedback as the protocol that the method asks."""
         return as_reward(feedback)
 
+    def units_of(self, phase: int) -> list[Unit]:
+        """The prompts of a phase, the same ones on every rank."""
+        return [self.train_units[index] for index in self.phases.step(phase)]
+
     def sample(self, units: Sequence[Unit], phase: int) -> list[Experience]:
         """This rank's share of a phase: each prompt with its completions."""
         k = self.config.rollout.completions
@@ -161,7 +165,7 @@ class OnlineTrainer(PolicyTrainer):
 
     def collect(self, phase: int) -> None:
         """Sample, judge and score the prompts of `phase`. Every rank makes a share and holds all."""
-        chosen = [self.train_units[index] for index in self.phases.step(phase)]
+        chosen = self.units_of(phase)
         ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
         places = share_of(rank, ranks, [unit.groups[0].prompt for unit in chosen])
         mine = list(zip(places, self.sample([chosen[place] for place in places], phase), strict=True))
@@ -228,8 +232,9 @@ class OnlineTrainer(PolicyTrainer):
                 print(line)
             with open(self.folder / ROLLOUTS, "a", encoding="utf-8") as file:
                 for unit in self.experience[:SHOWN]:
-                    prompt = self.data.records[unit.id].prompt[-1]["content"]
-                    row = {"step": self.state.global_step, "phase": self.phase, "prompt": prompt}
+                    record = self.data.records[unit.id]
+                    row = {"step": self.state.global_step, "phase": self.phase, "prompt": record.prompt[-1]["content"]}
+                    row |= {"reference": record.meta["reference"]} if "reference" in record.meta else {}
                     row |= {"answers": unit.texts, "rewards": unit.rewards}
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
