@@ -114,6 +114,7 @@ class EvaluationConfig:
     batch_size: int = 32
     shown: int = 6  # answers side by side
     judge_sets: List[str] = field(default_factory=list)  # further pairs for a reward model, data.eval_limit of each
+    judged: Any = None  # held-out judged answers whose log-probs the table shows of any policy; recipe=cut has its own
 
 
 @dataclass
@@ -136,6 +137,7 @@ class RolloutConfig:
     kl_coef_end: Optional[float] = None  # the KL's coefficient (loss.kl_coef, loss.tau) at the end of the run, linearly
     kl_limit: Optional[float] = None  # nats an answer, over a phase
     on_kl_limit: str = "warn"  # warn | stop | raise: the coefficient of the KL, by half
+    iterations: int = 3  # cut_online: how often a phase is sampled, judged and trained on
 
 
 @dataclass
@@ -145,6 +147,14 @@ class JudgedConfig:
     template: str = "chat"  # chat | alpaca, or a YAML file of your own
     satisfied_from: Optional[float] = None  # an answer without a verdict is satisfactory from this score on
     downsample: Optional[float] = None  # at most so many satisfactory training answers for each unsatisfactory one
+
+
+@dataclass
+class ILFConfig:
+    """Who rewrites judged answers (recipe=ilf), and how it is asked."""
+
+    refiner: Optional[str] = None  # a built-in's name, folder, run folder, hub id or GGUF file; null: the policy itself
+    template: str = "chat"  # chat, or a YAML file of your own
 
 
 @dataclass
@@ -178,6 +188,7 @@ class RunConfig:
     feedback: Dict[str, Any] = field(default_factory=dict)  # configs/feedback: what scores, judges or criticises
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     judged: JudgedConfig = field(default_factory=JudgedConfig)
+    ilf: ILFConfig = field(default_factory=ILFConfig)
     pit: PITConfig = field(default_factory=PITConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -66,6 +66,7 @@ RANGES = {
     "rollout.mixture": (0, 1),
     "rollout.mixture_end": (0, 1),
     "rollout.kl_coef_end": (0, math.inf),
+    "rollout.iterations": (1, math.inf),
     "judged.downsample": (0, math.inf),
     "pit.max_reference_length": (1, math.inf),
 }

@@ -60,6 +60,8 @@ class _Encoder:
         plain = encode_group(record.id, prompt, (record.completion,), self.tokenizer, self.data, self.counts)
         if plain is None:
             return None
+        if record.cut:
+            plain = Group(plain.prompt, (without_end(self.tokenizer, plain.completions[0]),))
         groups: list[Group | None] = [plain]
         aside: list[Group | None] = []
         judgment = record.judgment or self.template.positive
@@ -101,7 +103,8 @@ class _Encoder:
                     f"{most}: raise it, or data.on_bad_row=skip"
                 )
             return None
-        if tuple(completion[: self.data.max_completion_length]) != plain.completions[0]:
+        answer = tuple(completion[: self.data.max_completion_length])
+        if (without_end(self.tokenizer, answer) if record.cut else answer) != plain.completions[0]:
             raise UserError(
                 f"{record.id}: with a judgment in the prompt the chat template writes the answer differently, so its "
                 "tokens cannot be compared: give model.chat_template=FILE.jinja, or data.template=raw"
@@ -116,6 +119,11 @@ class _Encoder:
         if len(plain.completions[0]) < limit < len(whole):  # a longer answer was counted already
             self.counts.truncated += 1
         return Group(plain.prompt, (whole[:limit],))
+
+
+def without_end(tokenizer: Any, ids: tuple[int, ...]) -> tuple[int, ...]:
+    """The token ids of an answer that has no end of its own, without the one that its template wrote."""
+    return ids[:-1] if ids and ids[-1] in tokenizer.all_special_ids else ids
 
 
 def answer_text(record: Judged) -> str:

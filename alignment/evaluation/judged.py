@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from alignment.batching.groups import Unit
-from alignment.batching.judged import answer_text, span_of_tokens, wrong_span
+from alignment.batching.groups import Group, Unit
+from alignment.batching.judged import answer_text, span_of_tokens, without_end, wrong_span
 from alignment.batching.packing import Batch
 from alignment.batching.units import TokenCounts, encode_group, prompt_ids
 from alignment.data.example import Message
@@ -98,6 +98,9 @@ def _held_out(record: Judged, trainer: Any) -> HeldOut | None:
     group = encode_group(record.id, trainer.asked(record.prompt), answers, tokenizer, data, TokenCounts("answers"))
     if group is None:
         return None
+    if record.cut:
+        own = without_end(tokenizer, group.completions[0])
+        group = Group(group.prompt, (own, *group.completions[1:]))
     wrong = None
     if span is not None and not record.satisfactory:
         wrong = span_of_tokens(tokenizer, group.completions[0], answer_text(record), *span)

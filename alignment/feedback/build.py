@@ -27,6 +27,7 @@ KINDS: dict[str, str] = {
     "gap_reward": "alignment.feedback.gap:GapReward",
     "reward_gap": "alignment.feedback.gap:RewardGap",
     "plain_words": "alignment.feedback.rules:PlainWords",
+    "plain_critic": "alignment.feedback.plain_critic:PlainCritic",
     "length": "alignment.feedback.rules:Length",
     "regex": "alignment.feedback.rules:Regex",
     "json_valid": "alignment.feedback.rules:JsonValid",

@@ -78,20 +78,26 @@ class PlainWords(TextRule):
 
     def of(self, text: str) -> float:
         """The score of one text."""
+        factors = self.factors(text)
+        return 10.0 * math.prod(factors.values()) if factors else 0.0
+
+    def factors(self, text: str) -> dict[str, float]:
+        """What the score is ten times the product of, each in [0, 1], by what it is about; empty without a word."""
         words = words_of(text)
         n = len(words)
         if n == 0:
-            return 0.0
+            return {}
         sentences = max(1, sentence_count(text))
-        long = sum(len(word) >= self.long_word for word in words) / n
-        little = sum(word in LITTLE_WORDS for word in words) / n
-        distinct = 1.0 - repeated_share(words, 3)
         signs = "".join(text.split())
-        letters = sum(map(str.isalnum, signs)) / len(signs)
-        wanted = (
-            min(1.0, self.target / n) * (1.0 - long) ** 2 * math.sqrt(min(1.0, self.sentence_target * sentences / n))
-        )
-        return 10.0 * wanted * min(1.0, n / self.fewest) * min(1.0, little / 0.2) * distinct * min(1.0, letters / 0.8)
+        return {
+            "length": min(1.0, self.target / n),
+            "long words": (1.0 - sum(len(word) >= self.long_word for word in words) / n) ** 2,
+            "sentences": math.sqrt(min(1.0, self.sentence_target * sentences / n)),
+            "brevity": min(1.0, n / self.fewest),
+            "little words": min(1.0, sum(word in LITTLE_WORDS for word in words) / n / 0.2),
+            "repetition": 1.0 - repeated_share(words, 3),
+            "signs": min(1.0, sum(map(str.isalnum, signs)) / len(signs) / 0.8),
+        }
 
 
 UNITS = {"words": lambda text: len(words_of(text)), "characters": len, "sentences": sentence_count}

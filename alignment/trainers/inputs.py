@@ -85,6 +85,10 @@ class View:
     thin: Callable[[list[Any]], tuple[list[Any], dict[str, int]]] | None = None  # leaves out some of the training ones
 
 
+Read = tuple[list[Any], list[Any], dict[str, Any]]  # records to train on, records to hold out, and what was left out
+PROMPTS = View(Prompt, prompts, prompt_units, "prompt")
+
+
 def load_pairs(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig) -> TrainingData:
     """Read, view as pairs, hold out, and tokenise."""
     return load_view(train, evaluation, tokenizer, config, View(Pair, pairs, pair_units, "pair"))
@@ -105,22 +109,32 @@ def load_demonstrations(train: Source, evaluation: Source, tokenizer: Any, confi
 
 def load_prompts(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig) -> TrainingData:
     """The same for prompts that answers are sampled to."""
-    return load_view(train, evaluation, tokenizer, config, View(Prompt, prompts, prompt_units, "prompt"))
+    return load_view(train, evaluation, tokenizer, config, PROMPTS)
+
+
+def read_prompts(config: RunConfig) -> Read:
+    """The prompts that config.data names, each once."""
+    return read_view(None, None, config, PROMPTS)
 
 
 def load_judged(
     train: Source, evaluation: Source, tokenizer: Any, config: RunConfig, template: JudgmentTemplate, form: Form
 ) -> TrainingData:
     """The same for answers with a written judgment; satisfactory ones for training as config.judged.downsample says."""
-    settings = config.judged
-    view = View(
-        Judged,
-        functools.partial(judged, satisfied_from=settings.satisfied_from),
-        functools.partial(judged_units, template=template, form=form),
-        "judged answer",
-        functools.partial(downsample, ratio=settings.downsample, seed=config.seed),
-    )
+    view = _judged_view(config, functools.partial(judged_units, template=template, form=form))
     return load_view(train, evaluation, tokenizer, config, view)
+
+
+def read_judged(config: RunConfig) -> Read:
+    """The answers with a written judgment that config.data names, before they are token ids."""
+    return read_view(None, None, config, _judged_view(config, judged_units))
+
+
+def _judged_view(config: RunConfig, units: Callable[..., tuple[list[Unit], TokenCounts]]) -> View:
+    settings = config.judged
+    read = functools.partial(judged, satisfied_from=settings.satisfied_from)
+    thin = functools.partial(downsample, ratio=settings.downsample, seed=config.seed)
+    return View(Judged, read, units, "judged answer", thin)
 
 
 def load_improvements(
@@ -142,6 +156,19 @@ def load_reference_answers(
 
 def load_view(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig, view: View) -> TrainingData:
     """What `view` makes of the training and the held-out source. None stands for the paths of config.data."""
+    found, held_out, counts = read_view(train, evaluation, config, view)
+    train_units, tokens = view.units(found, tokenizer, config.data)
+    counts["train"] |= tokens.as_dict()
+    eval_units: list[Unit] = []
+    if held_out:
+        eval_units, tokens = view.units(held_out, tokenizer, config.data)
+        counts["eval"] = counts.get("eval", {}) | tokens.as_dict()
+    records = {record.id: record for record in found}
+    return TrainingData(train_units, eval_units, distinct_prompts(held_out), records, counts, held_out)
+
+
+def read_view(train: Source, evaluation: Source, config: RunConfig, view: View) -> Read:
+    """The records behind `load_view`: read, held out, thinned and limited as config.data says."""
     data, counts = config.data, {}
     train = data.path if train is None else train
     evaluation = data.eval_path if evaluation is None else evaluation
@@ -158,16 +185,7 @@ def load_view(train: Source, evaluation: Source, tokenizer: Any, config: RunConf
     if view.thin:
         found, left_out = view.thin(found)
         counts["train"] |= _left_out(left_out)
-    found = sampled(found, data.limit, config.seed)
-    held_out = sampled(held_out, data.eval_limit, config.seed)
-    train_units, tokens = view.units(found, tokenizer, data)
-    counts["train"] |= tokens.as_dict()
-    eval_units: list[Unit] = []
-    if held_out:
-        eval_units, tokens = view.units(held_out, tokenizer, data)
-        counts["eval"] = counts.get("eval", {}) | tokens.as_dict()
-    records = {record.id: record for record in found}
-    return TrainingData(train_units, eval_units, _distinct_prompts(held_out), records, counts, held_out)
+    return sampled(found, data.limit, config.seed), sampled(held_out, data.eval_limit, config.seed), counts
 
 
 def _read(source: Source, data: DataConfig, split: str, seed: int, view: View) -> tuple[list[Any], dict[str, Any]]:
@@ -229,6 +247,6 @@ def sampled(found: list[Any], limit: int | None, seed: int) -> list[Any]:
     return random.Random(seed).sample(found, limit)
 
 
-def _distinct_prompts(found: Sequence[Any]) -> list[list[Message]]:
+def distinct_prompts(found: Sequence[Any]) -> list[list[Message]]:
     seen = {json.dumps(pair.prompt, sort_keys=True): pair.prompt for pair in found}
     return list(seen.values())
