@@ -17,6 +17,7 @@ from alignment.config import (
 from alignment.errors import UserError
 
 if TYPE_CHECKING:
+    from alignment.rollouts.improver import Improver, ImprovingSampler
     from alignment.trainers.dpo import DPOTrainer
     from alignment.trainers.kto import KTOTrainer
 
@@ -26,6 +27,8 @@ __all__ = [
     "DPOTrainer",
     "DataConfig",
     "EvaluationConfig",
+    "Improver",
+    "ImprovingSampler",
     "KTOTrainer",
     "ModelConfig",
     "PeftConfig",
@@ -36,7 +39,12 @@ __all__ = [
 ]
 
 # What imports torch waits until it is asked for.
-_LAZY = {"DPOTrainer": "alignment.trainers.dpo", "KTOTrainer": "alignment.trainers.kto"}
+_LAZY = {
+    "DPOTrainer": "alignment.trainers.dpo",
+    "Improver": "alignment.rollouts.improver",
+    "ImprovingSampler": "alignment.rollouts.improver",
+    "KTOTrainer": "alignment.trainers.kto",
+}
 
 
 def __getattr__(name: str) -> Any:
