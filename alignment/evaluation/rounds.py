@@ -115,8 +115,8 @@ def _facts(each: Mapping[str, Any], *more: str) -> Text:
     facts = Text("kept" if each["kept"] else "not kept", style="green" if each["kept"] else "yellow")
     parts = [*more]
     if each["gap"] is not None:
-        own = decimal(each["over_itself"], sign=True)
-        parts.append(f"gap {decimal(each['gap'], sign=True)} (of the answer over itself {own})")
+        unchanged = decimal(each["over_itself"], sign=True)
+        parts.append(f"gap {decimal(each['gap'], sign=True)} (unchanged: {unchanged})")
     parts.append(f"{each['tokens']} tokens")
     parts += ["cut at max_new_tokens"] if each["cut"] else []
     parts += ["the end of the answer was not seen"] if each["reference_cut"] else []

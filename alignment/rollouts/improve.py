@@ -105,6 +105,10 @@ class Improved:
         """Tokens sampled in the first `rounds` rounds, or in all."""
         return sum(each.proposal.drawn for each in self.rounds[:rounds])
 
+    def read(self, rounds: int | None = None) -> int:
+        """Tokens of the prompts of the first `rounds` rounds, or of all."""
+        return sum(each.proposal.read for each in self.rounds[:rounds])
+
     def _kept_after(self, rounds: int) -> int | None:
         kept = [place for place, each in enumerate(self.rounds[:rounds]) if each.kept]
         return kept[-1] if kept else None

@@ -16,14 +16,12 @@ from alignment.data.improvement_prompts import load_improvement_template
 from alignment.data.refine_prompts import load_refine_template
 from alignment.data.templates import check_tokenizer
 from alignment.errors import UserError, unknown
-from alignment.feedback.build import build_feedback
 from alignment.feedback.gap import as_gap
+from alignment.feedback.named import feedback_named
 from alignment.feedback.protocols import Gap
-from alignment.feedback.settings import feedback_settings
-from alignment.feedback.trained import FEEDBACK
+from alignment.feedback.trained import PreferenceModel
 from alignment.models.adapters import load_beside
 from alignment.models.loading import config_of_run, load_tokenizer, resolve
-from alignment.models.scores import Scorer
 from alignment.rollouts.improve import Improved, Proposer, check_rule, improve
 from alignment.rollouts.proposers import Asker, Improvement, Resampling, SelfRefine
 from alignment.rollouts.sampler import PolicySampler, Rollout, Sampler
@@ -215,15 +213,10 @@ def as_given_gap(gap: Any) -> Gap | None:
     """
     if gap is None or isinstance(gap, Gap):
         return gap
-    if not isinstance(gap, (str, Path)):
-        return as_gap(gap)
-    if not Path(gap).is_dir():
-        return as_gap(build_feedback(feedback_settings([f"feedback={gap}"])))
-    card = Scorer.load(Path(resolve(str(gap))))
-    kind = FEEDBACK[card.kind if card else "reward"]
-    if kind == "preference_model":
+    feedback = feedback_named(str(gap)) if isinstance(gap, (str, Path)) else gap
+    if isinstance(feedback, PreferenceModel):
         raise UserError(f"{gap} is a preference model: the gap is that of a run of recipe=pit_gap or recipe=reward")
-    return as_gap(build_feedback({"name": kind, "path": str(gap)}))
+    return as_gap(feedback)
 
 
 class ImprovingSampler:

@@ -72,7 +72,7 @@ def test_every_round_with_its_numbers() -> None:
     assert lines[0] == "1  Name<U+001B>[31m [bold]a fruit.[/bold]"
     assert "given    A red pear." in lines
     assert "round 1  A [-red-] {+ripe+} pear." in lines
-    assert "kept · gap +1.50 (of the answer over itself +0.25) · 7 tokens · cut at max_new_tokens" in lines
+    assert "kept · gap +1.50 (unchanged: +0.25) · 7 tokens · cut at max_new_tokens" in lines
     assert "round 2  no text" in lines
     assert "kept     round 1 · ended: no text" in lines
 

@@ -16,6 +16,7 @@ from alignment.data.templates import encode_prompt
 from alignment.errors import UserError
 from alignment.feedback.rules import Length, PlainWords
 from alignment.models.loading import load_model, load_tokenizer
+from alignment.models.scores import Scorer, new_scorer
 from alignment.rollouts.improver import Improving, as_given_gap
 from alignment.rollouts.proposers import Asker
 from alignment.rollouts.sampler import PolicySampler, Sampler
@@ -119,14 +120,22 @@ def test_what_is_refused() -> None:
         assert says in str(caught.value), says
 
 
-def test_a_reward_run_is_a_gap_and_a_preference_model_is_not(tmp_path: Path) -> None:
+def test_a_reward_is_a_gap_and_a_preference_model_is_not(tmp_path: Path) -> None:
     assert as_given_gap(None) is None
     gap = as_given_gap(PlainWords())
     assert gap is not None and as_given_gap(gap) is gap
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "scorer.json").write_text(json.dumps({"kind": "preference", "objectives": [], "template": "chat"}))
+    for kind, heads in (("reward", 1), ("preference", 1)):
+        model = new_scorer(ModelConfig(path="tiny"), heads, seed=0)
+        model.save_pretrained(tmp_path / kind)
+        tokenizer().save_pretrained(tmp_path / kind)
+        Scorer(kind).save(tmp_path / kind)
+    reward = as_given_gap(str(tmp_path / "reward"))
+    assert reward is not None
+    prompts = [[{"role": "user", "content": "Hi!"}]] * 2
+    there, none = reward.gap(prompts, ["Hello.", "Go."], ["Go.", "Go."])
+    assert there != 0.0 == none
     with pytest.raises(UserError, match="is a preference model"):
-        as_given_gap(str(tmp_path))
+        as_given_gap(str(tmp_path / "preference"))
 
 
 def test_a_sampler_answers_improves_and_answers() -> None:
