@@ -154,7 +154,7 @@ class ILFConfig:
     """Who rewrites judged answers (recipe=ilf), and how it is asked."""
 
     refiner: Optional[str] = None  # a built-in's name, folder, run folder, hub id or GGUF file; null: the policy itself
-    template: str = "chat"  # chat, or a YAML file of your own
+    template: str = "chat"  # chat | alpaca, or a YAML file of your own
 
 
 @dataclass

@@ -134,6 +134,12 @@ class ResumableFile:
         Path(self._lock.lock_file).unlink(missing_ok=True)
 
 
+def totals_of(path: Path) -> Counter[str]:
+    """The sums over all batches of a `ResumableFile` at `path`."""
+    record = path.with_name(path.name + ".json")
+    return Counter(json.loads(record.read_text(encoding="utf-8"))["done"]["totals"])
+
+
 class OneProcess:
     """Work in batches as a command does it, alone. `alignment.launch.together` has it for several processes.
 

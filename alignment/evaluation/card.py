@@ -21,8 +21,13 @@ from alignment.evaluation.text import decimal, number, visible
 _HUB_IDS = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 # method: what the model is, and what it learned from. Any other method aligns a policy with preferences.
 _SCORING = {"reward": "a reward model", "preference_model": "a preference model", "pit_gap": "a gap reward model"}
-_ONLINE = ("expert_iteration", "nash_md", "online_dpo", "p3o", "pit", "policy_gradient", "ppo")
-_NAMES = {"nash_md": "Nash-MD", "online_dpo": "online DPO", "expert_iteration": "expert iteration"}
+_ONLINE = ("cut_online", "expert_iteration", "nash_md", "online_dpo", "p3o", "pit", "policy_gradient", "ppo")
+_NAMES = {
+    "cut_online": "CUT (online)",
+    "nash_md": "Nash-MD",
+    "online_dpo": "online DPO",
+    "expert_iteration": "expert iteration",
+}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -96,6 +101,8 @@ def _what_it_is(method: str, config: Mapping[str, Any], sources: str) -> tuple[s
     name = _NAMES.get(method, method.upper())
     if method in _SCORING:
         return f"{_SCORING[method]}: it scores answers and writes none", f"preferences ({sources})"
+    if method in ("cut", "ilf"):
+        return f"aligned with {name}", f"answers with written judgments ({sources})"
     if method == "sft":
         return f"fine-tuned with {name}", f"answers to imitate ({sources})"
     if method == "pit_sft":

@@ -14,13 +14,21 @@ from alignment.batching.groups import Group, Unit
 from alignment.batching.judged import answer_text, span_of_tokens, without_end, wrong_span
 from alignment.batching.packing import Batch
 from alignment.batching.units import TokenCounts, encode_group, prompt_ids
-from alignment.data.example import Message
-from alignment.data.views import Judged
+from alignment.data.example import Example, Message
+from alignment.data.readers import load_examples
+from alignment.data.views import Judged, judged
+from alignment.errors import UserError
 from alignment.evaluation.end_of_run import Answers, EndOfRun, digest_of
 from alignment.evaluation.highlight import highlight, read_highlights, write_highlights
 from alignment.evaluation.statistics import clustered_interval, paired_difference
+from alignment.feedback.adapters import Satisfied, label
+from alignment.feedback.build import build_feedback
+from alignment.feedback.label import context_of, identity_of
+from alignment.feedback.protocols import Critic
+from alignment.feedback.ranks import over_ranks
 from alignment.losses.cut import DEFAULT_MARGIN
 from alignment.models.logps import token_logps
+from alignment.trainers.inputs import sampled
 from alignment.trainers.judged_detection import detect
 from alignment.trainers.map_units import token_rows
 from alignment.trainers.same_run import digests
@@ -42,20 +50,34 @@ class JudgedEndOfRun(EndOfRun):
     """The usual table, and of held-out judged answers their log-probs under the prompt as it is asked.
 
     Examples may carry meta.wrong, the [start, end) characters of an answer that are wrong, and meta.right, the text of
-    the right answer.
+    the right answer. Where the run has a critic for its feedback, the table also has the share of fresh answers that it
+    finds satisfactory.
 
     Args:
-        trainer: a CUTTrainer.
+        trainer: a CUTTrainer, or any trainer of a policy.
+        held_out: the judged answers; None: as `held_out_judgments` has them.
     """
 
-    def __init__(self, trainer: Any, prompts: Sequence[list[Message]]) -> None:
+    def __init__(
+        self, trainer: Any, prompts: Sequence[list[Message]], held_out: Sequence[Judged] | None = None
+    ) -> None:
         super().__init__(trainer, prompts)
-        self.held_out = [found for record in trainer.data.held_out if (found := _held_out(record, trainer))]
+        held_out = held_out_judgments(trainer) if held_out is None else held_out
+        self.held_out = [found for record in held_out if (found := _held_out(record, trainer))]
         self.question = digest_of(self.question, digests([each.unit for each in self.held_out]))
         self.asks += f", scoring {len(self.held_out)} held-out answers"
+        online = hasattr(trainer, "feedback")  # then it is a reward that was trained on, and has a row of its own
+        critic = build_feedback(trainer.config.feedback) if trainer.config.feedback and not online else None
+        self.satisfied: Any = None
+        if isinstance(critic, Critic):
+            self.satisfied, self.critic = over_ranks(Satisfied(critic)), label(critic)
+            self.question = digest_of(self.question, identity_of(critic))
+            meta = {repr(record.prompt): record.meta for record in held_out}
+            known = [Example(prompt, meta=meta.get(repr(prompt), {})) for prompt in self.prompts]
+            self.context = [context_of(example) for example in known]
 
     def encode(self) -> list[list[int]]:
-        asked = [self.trainer.asked(prompt) for prompt in self.prompts]
+        asked = [_asked(self.trainer, prompt) for prompt in self.prompts]
         return prompt_ids(asked, self.trainer.tokenizer, self.trainer.config.data)
 
     def ask(self) -> Answers:
@@ -68,6 +90,9 @@ class JudgedEndOfRun(EndOfRun):
 
         rows = token_rows(self.trainer, [each.unit for each in self.held_out], logps)
         answers.measured = measured(self.held_out, rows)
+        if self.satisfied:
+            texts = [answer.text for answer in answers.answers]
+            answers.measured["satisfied"] = self.satisfied.score(self.prompts, texts, self.context)
         return answers
 
     def highlight(self) -> None:
@@ -85,7 +110,30 @@ class JudgedEndOfRun(EndOfRun):
 
     def table(self, before: Answers, after: Answers) -> dict[str, Any]:
         prompts = [repr(each.record.prompt) for each in self.held_out]
-        return {**super().table(before, after), "judged": changes(before.measured, after.measured, prompts)}
+        entries = {**super().table(before, after), "judged": changes(before.measured, after.measured, prompts)}
+        if self.satisfied:
+            difference = paired_difference(before.measured["satisfied"], after.measured["satisfied"])
+            entries["satisfied"] = difference.to_summary(self.critic)
+        return entries
+
+
+def held_out_judgments(trainer: Any) -> list[Judged]:
+    """The judged answers of evaluation.judged; where that is null, those that the trainer itself holds out."""
+    config = trainer.config
+    source = config.evaluation.judged
+    if source is None:
+        return [record for record in trainer.data.held_out if isinstance(record, Judged)]
+    loaded = load_examples(source, split=config.data.eval_split, on_bad_row=config.data.on_bad_row, seed=config.seed)
+    found, left_out = judged(loaded.examples, satisfied_from=config.judged.satisfied_from)
+    if not found:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise UserError(f"evaluation.judged={source}: no judged answer in it: {reasons}")
+    return sampled(found, config.data.eval_limit, config.seed)
+
+
+def _asked(trainer: Any, prompt: list[Message]) -> list[Message]:
+    """The prompt as the policy is asked; of other trainers than CUT's, as it stands."""
+    return trainer.asked(prompt) if hasattr(trainer, "asked") else prompt
 
 
 def _held_out(record: Judged, trainer: Any) -> HeldOut | None:
@@ -95,7 +143,7 @@ def _held_out(record: Judged, trainer: Any) -> HeldOut | None:
     answers = [record.completion]
     if isinstance(right, str) and right.strip() and not record.satisfactory:
         answers.append([{"role": "assistant", "content": right}])
-    group = encode_group(record.id, trainer.asked(record.prompt), answers, tokenizer, data, TokenCounts("answers"))
+    group = encode_group(record.id, _asked(trainer, record.prompt), answers, tokenizer, data, TokenCounts("answers"))
     if group is None:
         return None
     if record.cut:

@@ -10,7 +10,9 @@ after, difference, ci95, answers} (nats per token; the last one a share). Of a m
 {before, after, difference, ci95, after_ci95, pairs}, calibration {ece, bins}, by_length, judge_sets {set: {accuracy, n,
 ci95, ece, left_out}}; of a gap model also gaps {wl > ww, …, all five, |ww - ll|}, each {before, after, difference,
 ci95, after_ci95, pairs} (shares of pairs; the last one the score's unit). Of an improver: improved {rejected, chosen},
-each {score, won}, each of these {before, after, difference, ci95, answers}. A key is absent where it has no meaning.
+each {score, won}, each of these {before, after, difference, ci95, answers}. Of a run with a critic: satisfied {name,
+prompts, before, after, difference, ci95} (shares), and iterations [{iteration, …, satisfied}] of recipe=cut_online. Of
+recipe=ilf: refined {asked, refined, unchanged, empty, cut, too_long}. A key is absent where it has no meaning.
 The file is written last: a run folder without it is not a finished run.
 """
 

@@ -12,6 +12,7 @@ from pathlib import PurePath
 from typing import Any
 
 from alignment.evaluation.improvement_rows import gap_rows, improved_rows
+from alignment.evaluation.judgment_rows import iterations, refined, satisfied
 from alignment.evaluation.movement import fluency, kl, length
 from alignment.evaluation.row import Row, section
 from alignment.evaluation.statistics import share_interval
@@ -24,6 +25,9 @@ def rows(summary: Mapping[str, Any]) -> list[Row]:
         _score(summary),
         *improved_rows(summary),
         _feedback(summary),
+        satisfied(summary),
+        *iterations(summary),
+        refined(summary),
         _imitation(summary),
         *_ranking(summary),
         *gap_rows(summary),

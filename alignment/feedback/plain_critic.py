@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -20,18 +21,22 @@ PRAISE = "It is concise and plainly worded."
 class PlainCritic(Critic):
     """Reviews by the rule plain_words: satisfactory from a number of its points on, else what costs the most points.
 
-    The rule's score is ten times a product of factors in [0, 1]. A judgment names those below `fault`, the lowest
-    first, but no more than `most` and at least one, and where the words themselves are to blame it names them: "These
-    words are long: temperature, phenomena. It is too long: 63 words, where 20 would do." Whether an answer is true, or
-    fits its prompt, the rule cannot see.
+    The rule's score is ten times a product of factors in [0, 1], and the points are those of the factors in `about`. A
+    judgment names the ones below `fault`, the lowest first, but no more than `most` and at least one, and where the
+    words themselves are to blame it names them: "These words are long: temperature, phenomena. It is too long: 63
+    words, where 20 would do." Whether an answer is true, or fits its prompt, the rule cannot see.
     """
 
     satisfied_from: float = 5.0  # points of 10
+    about: list[str] = field(default_factory=lambda: [*_SAID])
     most: int = 2  # faults that a judgment names
     fault: float = 0.85  # the factor of a fault
     of: PlainWords = field(default_factory=PlainWords)
 
     def __post_init__(self) -> None:
+        known = ", ".join(_SAID)
+        if not isinstance(self.about, (list, tuple)) or not self.about or not set(self.about) <= set(_SAID):
+            raise checks.WrongSetting(self, "about", f"a list of some of {known} is needed")
         checks.number(self, "satisfied_from", 0, 10)
         checks.number(self, "most", 1, whole=True)
         checks.number(self, "fault", 0, 1)
@@ -44,11 +49,11 @@ class PlainCritic(Critic):
 
     def judgment(self, text: str) -> Judgment:
         """The judgment of one text."""
-        if self.of.of(text) >= self.satisfied_from:
-            return Judgment(PRAISE, True)
-        factors = self.of.factors(text)
+        factors = {name: value for name, value in self.of.factors(text).items() if name in self.about}
         if not factors:
             return Judgment(NO_WORD, False)
+        if 10.0 * math.prod(factors.values()) >= self.satisfied_from:
+            return Judgment(PRAISE, True)
         lowest = sorted(factors, key=lambda name: factors[name])
         faults = [name for name in lowest if factors[name] < self.fault][: self.most] or lowest[:1]
         return Judgment(" ".join(_SAID[name](text, self.of) for name in faults), False)

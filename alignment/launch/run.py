@@ -27,7 +27,7 @@ from alignment.evaluation.end_of_run import EndOfRun, held_out_entry, peak_memor
 from alignment.evaluation.held_out_gaps import HeldOutGaps
 from alignment.evaluation.held_out_pairs import HeldOutPairs
 from alignment.evaluation.improved import ImprovedEndOfRun
-from alignment.evaluation.judged import JudgedEndOfRun
+from alignment.evaluation.judged import JudgedEndOfRun, held_out_judgments
 from alignment.evaluation.ranking_plot import plot_ranking
 from alignment.evaluation.report import write_report
 from alignment.evaluation.summary import render_samples, render_summary, write_summary
@@ -40,6 +40,7 @@ from alignment.trainers.cut import CUTTrainer
 from alignment.trainers.dpo import DPOTrainer
 from alignment.trainers.expert_iteration import ExpertIterationTrainer
 from alignment.trainers.gap_model import GapTrainer
+from alignment.trainers.inputs import distinct_prompts
 from alignment.trainers.kto import KTOTrainer
 from alignment.trainers.nash_md import NashMDTrainer
 from alignment.trainers.online_dpo import OnlineDPOTrainer
@@ -74,7 +75,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "sft": SFTTrainer,
 }
 # Several runs one after the other: module:function that takes the Stages. Imported when asked for: it calls `train`.
-STAGED: dict[str, str] = {}
+STAGED: dict[str, str] = {"cut_online": "alignment.launch.cut_online:cut_online", "ilf": "alignment.launch.ilf:ilf"}
 
 
 @dataclass(frozen=True)
@@ -162,11 +163,13 @@ def end_of_run(trainer: Any) -> EndOfRun | HeldOutPairs | None:
     if isinstance(trainer, RewardTrainer):
         ranks = HeldOutGaps if isinstance(trainer, GapTrainer) else HeldOutPairs
         return ranks(trainer) if trainer.eval_units else None
-    asked = trainer.config.evaluation.prompts and trainer.data.prompts
-    kind = JudgedEndOfRun if isinstance(trainer, CUTTrainer) else EndOfRun
+    held_out = held_out_judgments(trainer)
+    prompts = trainer.data.prompts or distinct_prompts(held_out)
+    if not trainer.config.evaluation.prompts or not prompts:
+        return None
     if hasattr(trainer, "showing"):  # its prompts hold answers that are to be improved
-        kind = ImprovedEndOfRun
-    return kind(trainer, trainer.data.prompts) if asked else None
+        return ImprovedEndOfRun(trainer, prompts)
+    return JudgedEndOfRun(trainer, prompts, held_out) if held_out else EndOfRun(trainer, prompts)
 
 
 def measure(trainer: Any, end: Any, before: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:

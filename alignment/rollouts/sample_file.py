@@ -7,7 +7,7 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from alignment.config import ModelConfig
-from alignment.data.example import Example, Preference, Response, content_id
+from alignment.data.example import Example, Message, Preference, Response, content_id
 from alignment.data.readers import load_examples
 from alignment.data.templates import check_tokenizer, encode_prompt
 from alignment.errors import UserError
@@ -66,6 +66,7 @@ def sample_file(
     split: str = "train",
     limit: int | None = None,
     overwrite: bool = False,
+    asked: Callable[[list[Message]], list[Message]] | None = None,
     processes: OneProcess | None = None,
 ) -> str:
     """Answer every prompt of `source` with each of `models` and write one example record a prompt to `out`.
@@ -80,6 +81,7 @@ def sample_file(
         keep: also write the answers that are there, with what is known about them, before the new ones.
         limit: at most so many prompts, sampled with the seed, in their order.
         overwrite: begin anew.
+        asked: how a prompt is put to the models; None: as it stands.
         processes: those of the launch, each of which makes a part of the batches; None: this one alone.
 
     Returns:
@@ -96,7 +98,7 @@ def sample_file(
         examples = [examples[at] for at in sorted(random.Random(sampling.seed).sample(range(len(examples)), limit))]
     processes = processes or OneProcess()
     named = [ModelConfig(path=it, name=it, dtype=sampling.dtype) if isinstance(it, str) else it for it in models]
-    answerers = [Answerer(model, place, sampling) for place, model in enumerate(named)]
+    answerers = [Answerer(model, place, sampling, asked) for place, model in enumerate(named)]
     short = [
         example
         for example in examples
@@ -166,17 +168,25 @@ class Answerer:
 
     Args:
         place: among the models, so that the same model named twice gives different answers.
+        asked: how a prompt is put to it.
     """
 
-    def __init__(self, config: ModelConfig, place: int, sampling: Sampling) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        place: int,
+        sampling: Sampling,
+        asked: Callable[[list[Message]], list[Message]] | None = None,
+    ) -> None:
         self.config, self.name, self.place, self.sampling = config, config.name, place, sampling
+        self.asked = asked or (lambda prompt: prompt)
         self.tokenizer = load_tokenizer(config)
         check_tokenizer(self.tokenizer, sampling.template)
         self.model: Any = None
 
     def encode(self, example: Example) -> list[int]:
         """Token ids of the prompt."""
-        return encode_prompt(self.tokenizer, example.prompt, self.sampling.template)
+        return encode_prompt(self.tokenizer, self.asked(example.prompt), self.sampling.template)
 
     def answer(self, rows: Sequence[Example], batch: int) -> Counter[str]:
         """Add `sampling.n` answers to each example, and to `meta["sampled"]` how they were made; counts of answers."""

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from alignment.batching.groups import Unit
+from alignment.batching.judged import Form
 from alignment.batching.packing import Batch, pack
 from alignment.config import RunConfig
 from alignment.data.example import Message
-from alignment.data.judgment_prompts import load_judgment_template
+from alignment.data.judgment_prompts import JudgmentTemplate, load_judgment_template
 from alignment.losses.cut import JudgedLogps
 from alignment.losses.record import LossOutput
 from alignment.models.logps import token_logps
@@ -50,9 +51,7 @@ class CUTTrainer(PolicyTrainer):
 
     def asked(self, prompt: list[Message]) -> list[Message]:
         """A prompt as the policy is asked at inference: plain, or where it learnt to be told, with praise."""
-        if self.form == "conditional":
-            return self.template.with_judgment(prompt, self.template.positive)
-        return self.template.asked(prompt)
+        return as_asked(self.template, self.form, prompt)
 
     def step_statistics(self, model: nn.Module, units: Sequence[Unit], training: bool) -> Tensor | None:
         """(2,) for loss.variant=authors_code: tokens of both streams an example of the step; the token ids say it."""
@@ -77,6 +76,11 @@ class CUTTrainer(PolicyTrainer):
         aside = [group for unit in units for group in unit.aside] or self.filler.aside
         with torch.no_grad():
             return token_logps(model, pack(aside, self.layout, self.pad_id).to(self.args.device))
+
+
+def as_asked(template: JudgmentTemplate, form: Form, prompt: list[Message]) -> list[Message]:
+    """A prompt as a policy that is trained on units of this form is asked."""
+    return template.with_judgment(prompt, template.positive) if form == "conditional" else template.asked(prompt)
 
 
 def satisfactory(unit: Unit) -> bool:
