@@ -20,10 +20,11 @@ BLOCK = re.compile(r"^```(\w+)\n(?:# (\S+\.\w+)\n)?(.*?)^```$", re.MULTILINE | r
 
 
 @pytest.mark.parametrize(
-    "page", ["extending.md", "feedback.md", "fine_tuning.md", "quickstart.md", "reward_models.md", "rollouts.md"]
+    "page",
+    ["extending.md", "feedback.md", "fine_tuning.md", "improve.md", "quickstart.md", "reward_models.md", "rollouts.md"],
 )
 def test_examples_run(page: str, tmp_path: Path) -> None:
-    for name in ("train.py", "docs"):
+    for name in ("train.py", "docs", "scripts"):
         (tmp_path / name).symlink_to(ROOT / name)
     # The commands that an installation puts beside the interpreter.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -21,7 +21,9 @@ from alignment.rollouts.improver import Improving, as_given_gap
 from alignment.rollouts.proposers import Asker
 from alignment.rollouts.sampler import PolicySampler, Sampler
 from alignment.rollouts.sampling import SamplingSettings
+from alignment.trainers.expert_iteration import ExpertIterationTrainer
 from tests.rollouts.scripted import ScriptedSampler, tokenizer
+from tests.trainers.online_runs import config, prompts
 
 FAST: dict[str, Any] = {"max_new_tokens": 8, "dtype": "float32", "temperature": 1.0}
 QUESTIONS = ["Name a fruit.", "Why is the sky blue?", "Hi!", "What is rain?"]
@@ -131,8 +133,8 @@ def test_a_reward_is_a_gap_and_a_preference_model_is_not(tmp_path: Path) -> None
         Scorer(kind).save(tmp_path / kind)
     reward = as_given_gap(str(tmp_path / "reward"))
     assert reward is not None
-    prompts = [[{"role": "user", "content": "Hi!"}]] * 2
-    there, none = reward.gap(prompts, ["Hello.", "Go."], ["Go.", "Go."])
+    twice = [[{"role": "user", "content": "Hi!"}]] * 2
+    there, none = reward.gap(twice, ["Hello.", "Go."], ["Go.", "Go."])
     assert there != 0.0 == none
     with pytest.raises(UserError, match="is a preference model"):
         as_given_gap(str(tmp_path / "preference"))
@@ -142,9 +144,9 @@ def test_a_sampler_answers_improves_and_answers() -> None:
     improver = Improver("tiny", Length(unit="words"), rounds=2)
     scripted(improver, lambda text, number: f"A ripe, sweet pear of kind {number % 50}." if "fruit" in text else "Ho.")
     policy = ScriptedSampler(lambda text, number: f"A pear {number % 1000}." if "fruit" in text else "Good day to you.")
-    prompts = [[{"role": "user", "content": text}] for text in ("Name a fruit.", "Hi!")]
-    sampler: Sampler = ImprovingSampler(policy, improver, prompts)
-    ids = [encode_prompt(tokenizer(), prompt) for prompt in prompts]
+    questions = [[{"role": "user", "content": text}] for text in ("Name a fruit.", "Hi!")]
+    sampler: Sampler = ImprovingSampler(policy, improver, questions)
+    ids = [encode_prompt(tokenizer(), prompt) for prompt in questions]
     found = sampler.sample(ids, k=2, seed=1)
     assert [rollout.prompt for rollout in found] == [tuple(own) for own in ids for _ in range(2)]
     assert all(rollout.text.startswith("A ripe, sweet pear") for rollout in found[:2])
@@ -160,15 +162,28 @@ def test_a_sampler_answers_improves_and_answers() -> None:
 def test_a_sampler_of_models() -> None:
     model, own = load_model(ModelConfig(path="tiny")), load_tokenizer(ModelConfig(path="tiny"))
     policy = PolicySampler(model, own, SamplingSettings(8, 1.0))
-    prompts = [[{"role": "user", "content": text}] for text in QUESTIONS[:2]]
+    questions = [[{"role": "user", "content": text}] for text in QUESTIONS[:2]]
     improver = Improver(model, PlainWords(), tokenizer=own, rounds=2, rule="best", **FAST)
-    sampler = ImprovingSampler(policy, improver, prompts)
-    ids = [encode_prompt(own, prompt) for prompt in prompts]
-    asked = [prompt for prompt in prompts for _ in range(3)]
+    sampler = ImprovingSampler(policy, improver, questions)
+    ids = [encode_prompt(own, prompt) for prompt in questions]
+    asked = [prompt for prompt in questions for _ in range(3)]
     before = PlainWords().score(asked, [rollout.text for rollout in policy.sample(ids, 3, 0)])
     after = PlainWords().score(asked, [rollout.text for rollout in sampler.sample(ids, 3, 0)])
     assert all(new >= old for new, old in zip(after, before, strict=True)) and sum(after) > sum(before)
     assert sampler.settings is policy.settings
+
+
+def test_a_trainer_learns_from_improved_answers(tmp_path: Path) -> None:
+    settings = config("expert_iteration", steps=2)
+    feedback = Length(unit="words")
+    trainer = ExpertIterationTrainer(config=settings, train=prompts(), folder=tmp_path, feedback=feedback)
+    improver = Improver("tiny", feedback, rounds=1)
+    scripted(improver, lambda text, number: " ".join(["word"] * 40))
+    asked = [record.prompt for record in trainer.data.records.values()]
+    trainer.sampler = ImprovingSampler(trainer.sampler, improver, asked)
+    trainer.train()
+    assert trainer.experience and all(unit.texts == (" ".join(["word"] * 40),) for unit in trainer.experience)
+    assert all(unit.rewards == (40.0,) for unit in trainer.experience)
 
 
 def test_they_are_exported() -> None:
