@@ -2,14 +2,15 @@
 
     python scripts/judgments.py detect --model smollm2-135m                    # planted errors: precision, recall, AUC
     python scripts/judgments.py train --out planted.jsonl --model tiny --seeds 0,1,2 training.learning_rate=1e-3
-    python scripts/judgments.py train --out real.jsonl --data FILE --eval-data FILE --methods cut,hindsight,mle,dpo
+    python scripts/judgments.py train --out real.jsonl --data FILE --eval-data FILE --methods cut,hindsight,mle,kto
     python scripts/judgments.py table --out planted.jsonl
 
 `train` takes the same steps of the same size with every method, and compares the model with its beginning on held-out
-judged answers and on fresh answers to their prompts. dpo trains on a satisfactory against an unsatisfactory answer to
-the same prompt, so it needs data with both. With --critic, a reward model (recipe=reward) of such pairs judges the
-fresh answers, new against old; its accuracy on held-out pairs is kept with it. A run that is in the file already is not
-made again. What stands behind the options are overrides of recipe=cut, for all methods.
+judged answers and on fresh answers to their prompts. kto reads the verdicts alone; dpo trains on a satisfactory
+against an unsatisfactory answer to the same prompt, so it needs data with both. So does --critic: a reward model
+(recipe=reward) of such pairs judges the fresh answers, new against old; its accuracy on held-out pairs is kept with it.
+A run that is in the file already is not made again. What stands behind the options are overrides of recipe=cut, for
+all methods.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 # Found through the line above, installed or not.
-from alignment.data.views import Judged, Pair  # noqa: E402
+from alignment.data.views import Judged, Pair, Unpaired  # noqa: E402
 
 MARGINS = (1.0, 1.1, 1.2, 1.5, 2.0)
 # name -> overrides of recipe=cut
@@ -48,6 +49,7 @@ METHODS: dict[str, list[str]] = {
     "conditional": ["loss=conditional"],
     "forward_prediction": ["loss=forward_prediction"],
     "dpo": ["loss=mle"],  # its data; trained by DPOTrainer
+    "kto": ["loss=mle", "loss.answers=all"],  # the same, by KTOTrainer
 }
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 Model = Annotated[str, typer.Option(help="A built-in's name, folder, run folder, hub id or .gguf file.")]
@@ -165,7 +167,7 @@ def train(
     out: Annotated[Path, typer.Option(help="JSON lines, one a method and seed; added to.")],
     model: Model = "smollm2-135m",
     methods: Annotated[str, typer.Option(help=f"Of: {', '.join(METHODS)}.")] = ",".join(
-        name for name in METHODS if name != "dpo"
+        name for name in METHODS if name not in ("dpo", "kto")
     ).replace("cut, ", "cut; "),
     seeds: Annotated[str, typer.Option()] = "0",
     data: Annotated[str | None, typer.Option(help="Judged answers in place of planted.")] = None,
@@ -207,8 +209,8 @@ def run(name: str, seed: int, model: str, shared: Sequence[str], critic: bool) -
         trainer = CUTTrainer(config=config_of(model, overrides), folder=f"{folder}/cut")
         end = JudgedEndOfRun(trainer, trainer.data.prompts)
         before = end.ask()
-        if name == "dpo":
-            saved = dpo(trainer, seed, model, overrides, f"{folder}/dpo")
+        if name in ("dpo", "kto"):
+            saved = by_verdicts(name, trainer, seed, model, overrides, f"{folder}/{name}")
             # The trained model in the place of the untrained one, measured in the same way.
             config = config_of(saved, overrides)
             config.reference.path, config.reference.kind = trainer.config.model.path, "frozen_copy"
@@ -221,14 +223,22 @@ def run(name: str, seed: int, model: str, shared: Sequence[str], critic: bool) -
     return {key: found[key] for key in ("judged", "kl", "length", "fluency", "satisfied") if key in found}
 
 
-def dpo(trainer: Any, seed: int, model: str, overrides: Sequence[str], folder: str) -> str:
-    """Train DPO on pairs of the same answers; where it is saved."""
+def by_verdicts(name: str, trainer: Any, seed: int, model: str, overrides: Sequence[str], folder: str) -> str:
+    """Train DPO or KTO on the verdicts of the same answers; where the model is saved."""
     from alignment.trainers.dpo import DPOTrainer
+    from alignment.trainers.kto import KTOTrainer
 
     settings = [override for override in overrides if not override.startswith("loss")]
-    config = config_of(model, [*settings, "loss=sigmoid", "method=dpo"])
-    chosen = list(pairs_of(records_of(trainer, "train"), seed))
-    other = DPOTrainer(config=config, train=chosen, eval=chosen[:8], folder=folder)
+    records = records_of(trainer, "train")
+    if name == "dpo":
+        loss, kind, data = "sigmoid", DPOTrainer, pairs_of(records, seed)
+        if not data:
+            raise SystemExit("dpo: no prompt has a satisfactory and an unsatisfactory answer; --methods kto needs none")
+    else:
+        loss, kind = "kto", KTOTrainer
+        data = [Unpaired(each.id, each.prompt, each.completion, each.satisfactory) for each in records]
+    config = config_of(model, [*settings, f"loss={loss}", f"method={name}"])
+    other = kind(config=config, train=data, eval=data[:8], folder=folder)
     other.train()
     other.save_policy(Path(folder) / "model")
     return str(Path(folder) / "model")
