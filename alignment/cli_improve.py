@@ -75,22 +75,9 @@ def improve(
     from alignment.rollouts.improver import Improver, Improving
 
     quiet_libraries()
-    settings = Improving(
-        way,
-        rounds,
-        rule,
-        max_new_tokens,
-        temperature,
-        top_p,
-        seed,
-        batch_size,
-        max_prompt_length,
-        max_reference_length,
-        template,
-        improvement_template,
-        refine_template,
-        dtype,
-    )
+    sampled = max_new_tokens, temperature, top_p, seed, batch_size
+    shows = max_prompt_length, max_reference_length, template, improvement_template, refine_template
+    settings = Improving(way, rounds, rule, *sampled, *shows, dtype)
     models = Models(model, adapter, gap, policy)
     improver = Improver(model, gap, policy=policy, adapter=adapter, settings=settings)
     options: dict[str, Any] = {"format": format, "split": split, "limit": limit, "overwrite": overwrite}

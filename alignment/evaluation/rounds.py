@@ -86,14 +86,15 @@ def _lines(example: Example, colour: bool) -> Iterator[tuple[str, Any]]:
 
 def _round(each: Mapping[str, Any], answer: str, text: str | None, colour: bool) -> Group:
     """The answer of a round, marked against the one that it was made from, and the line below it."""
+    critique = [Text(_shown(each["critique"]), style="italic dim")] if each.get("critique") else []
     if text is None:
-        return Group(Text("no text", style="dim"), _facts(each))
+        return Group(*critique, Text("no text", style="dim"), _facts(each))
     if text == answer:
-        return Group(Text(_shown(text)), _facts(each, "the same answer"))
+        return Group(*critique, Text(_shown(text)), _facts(each, "the same answer"))
     found = changes(_shown(answer), _shown(text))
     if found is None:
-        return Group(Text(_shown(text)), _facts(each, "rewritten"))
-    return Group(_marked(found, colour), _facts(each))
+        return Group(*critique, Text(_shown(text)), _facts(each, "rewritten"))
+    return Group(*critique, _marked(found, colour), _facts(each))
 
 
 def _marked(found: Sequence[Change], colour: bool) -> Text:
@@ -103,6 +104,8 @@ def _marked(found: Sequence[Change], colour: bool) -> Text:
         if what == "same":
             marked.append(text)
             continue
+        if what == "gone" and text[:1].isalnum() and marked.plain and not marked.plain[-1].isspace():
+            marked.append(" ")  # what it stood behind is the end of the new text
         if colour:
             marked.append(words, style="green" if what == "new" else "red strike")
         else:

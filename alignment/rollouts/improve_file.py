@@ -86,14 +86,7 @@ def improve_file(
     rows, without, mark = _rows(loaded.examples, of, answer_first)
     if not rows:
         raise UserError(f"{source}: {without} prompts and no answer to improve: --answer-first --policy MODEL")
-    settings = {
-        "command": "improve",
-        **models.digests(),
-        "what stands behind the gap": None if improver.gap is None else identity_of(improver.gap),
-        "answers": mark,
-        **asdict(improver.settings),
-    }
-    file = open_output(out, settings, overwrite=overwrite, sources=[str(source)])
+    file = open_output(out, _made_with(improver, models, mark), overwrite=overwrite, sources=[str(source)])
 
     def hint() -> str:
         goes_on = "" if str(out) == STDOUT else "; the same command goes on"
@@ -113,6 +106,17 @@ def improve_file(
     if str(out) != STDOUT:  # those of earlier calls are among them
         first = list(islice(json_lines(out), shown))
     return f"{loaded.report.summary()}\n{_summary(file.totals, out, without)}", first
+
+
+def _made_with(improver: Improver, models: Models, mark: str) -> dict[str, Any]:
+    """All that the records depend on."""
+    return {
+        "command": "improve",
+        **models.digests(),
+        "what stands behind the gap": None if improver.gap is None else identity_of(improver.gap),
+        "answers": mark,
+        **asdict(improver.settings),
+    }
 
 
 def _rows(examples: Examples, of: str, answer_first: bool) -> tuple[list[tuple[int, int | None]], int, str]:

@@ -85,6 +85,13 @@ def test_what_is_rewritten_and_what_stays_is_said() -> None:
     assert "the answer as it was" in shown and "[-" not in shown
 
 
+def test_what_is_gone_from_the_end_stands_apart_and_a_critique_is_shown() -> None:
+    row = record("One two three four. Five six.", [("One two three four.", True)])
+    row["meta"]["improved"]["rounds"][0]["critique"] = "Too much of it."
+    shown = printed(row)
+    assert "One two three four. [-Five six.-]" in shown and "Too much of it." in shown
+
+
 def test_colour_takes_the_place_of_brackets() -> None:
     shown = printed(record("A red pear.", [("A ripe pear.", True)]), colour=True)
     assert "\x1b[32mripe" in shown and "[-red-]" not in shown and "\x1b[31m [bold]" not in shown
