@@ -37,44 +37,33 @@ def improvement_units(
     Raises:
         UserError: as `pair_units`.
     """
-    asked, left_out, cut = _asked([record.answers()[0] for record in records], tokenizer, showing)
-    wanted = [
-        Demonstration(record.id, prompt, record.better)
-        for record, prompt in zip(records, asked, strict=True)
-        if prompt is not None
-    ]
+    kept = [record for record in records if not _has_turns(record.reference)]
+    asked, cut = _asked([record.answers()[0] for record in kept], tokenizer, showing)
+    wanted = [Demonstration(record.id, prompt, record.better) for record, prompt in zip(kept, asked, strict=True)]
     units, counts = demonstration_units(wanted, tokenizer, data)
-    return units, _with(counts, left_out, cut)
+    counts.turns_in_answer += [record.id for record in records if _has_turns(record.reference)]
+    counts.references_cut = cut
+    return units, counts
 
 
 def reference_units(
     records: Sequence[ReferenceAnswer], tokenizer: Any, data: DataConfig, showing: Showing
 ) -> tuple[list[Unit], TokenCounts]:
     """One unit a reference answer: the prompt that holds it, its completion still to be sampled. As above otherwise."""
-    asked, left_out, cut = _asked(records, tokenizer, showing)
-    wanted = [Prompt(record.id, prompt) for record, prompt in zip(records, asked, strict=True) if prompt is not None]
+    kept = [record for record in records if not _has_turns(record.answer)]
+    asked, cut = _asked(kept, tokenizer, showing)
+    wanted = [Prompt(record.id, prompt) for record, prompt in zip(kept, asked, strict=True)]
     units, counts = prompt_units(wanted, tokenizer, data)
-    return units, _with(counts, left_out, cut)
-
-
-def _asked(
-    answers: Sequence[ReferenceAnswer], tokenizer: Any, showing: Showing
-) -> tuple[list[list[Message] | None], list[str], int]:
-    """(what the improver is asked, or None; ids of the answers left out; how many were cut)."""
-    found: list[list[Message] | None] = []
-    left_out, cut = [], 0
-    for answer in answers:
-        if any(message["role"] == "user" for message in answer.answer):
-            left_out.append(answer.id)
-            found.append(None)
-            continue
-        prompt, was_cut = showing.prompt(answer, tokenizer)
-        found.append(prompt)
-        cut += was_cut
-    return found, left_out, cut
-
-
-def _with(counts: TokenCounts, left_out: list[str], cut: int) -> TokenCounts:
-    counts.turns_in_answer += left_out
+    counts.turns_in_answer += [record.id for record in records if _has_turns(record.answer)]
     counts.references_cut = cut
-    return counts
+    return units, counts
+
+
+def _has_turns(answer: list[Message]) -> bool:
+    return any(message["role"] == "user" for message in answer)
+
+
+def _asked(answers: Sequence[ReferenceAnswer], tokenizer: Any, showing: Showing) -> tuple[list[list[Message]], int]:
+    """(what the improver is asked of each, how many reference answers were cut)."""
+    found = [showing.prompt(answer, tokenizer) for answer in answers]
+    return [prompt for prompt, _ in found], sum(cut for _, cut in found)

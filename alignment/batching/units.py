@@ -33,6 +33,7 @@ class TokenCounts:
 
     def as_dict(self) -> dict[str, int]:
         more = {name: len(getattr(self, name)) for name in ("empty", "judgment_too_long", "judged_part_cut")}
+        more["references_cut"] = self.references_cut
         return {
             self.kind: self.kept,
             "truncated": self.truncated,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.data.example import Example, Judgment, Preference, Response
-from alignment.data.views import demonstrations, improvements, pairs, prompts, unpaired
+from alignment.data.views import demonstrations, improvements, pairs, prompts, reference_answers, unpaired
 
 ASK = [{"role": "user", "content": "Why?"}]
 NAN = math.nan
@@ -133,6 +133,20 @@ def test_improvements_go_from_rejected_to_chosen() -> None:
     found, counts = improvements([example("a", "b", preferences=[Preference(0, 1, 0.0)]), example("a")])
     assert (found[0].reference[0]["content"], found[0].better[0]["content"]) == ("a", "b")
     assert counts == {"no preference": 1}
+
+
+def test_both_answers_of_a_pair_are_to_be_improved_each_once() -> None:
+    first = example("a", "b", preferences=[Preference(0, 1, 0.0)])
+    second = example("a", "c", preferences=[Preference(0, 1, 1.0)])
+    second.meta["id"], second.meta["gold"] = "f", 3
+    found, counts = reference_answers([first, second, example("a")])
+    assert [(answer.id, answer.text, answer.kind) for answer in found] == [
+        ("e:rejected", "a", "rejected"),
+        ("e:chosen", "b", "chosen"),
+        ("f:rejected", "c", "rejected"),
+    ]
+    assert counts == {"no preference": 1, "repeated": 1}  # "a" is the first one's answer, too
+    assert found[2].meta == {"id": "f", "gold": 3, "reference": "c"}
 
 
 def test_prompts_without_repeats() -> None:

@@ -14,12 +14,13 @@ import torch
 from accelerate.utils import DistributedDataParallelKwargs
 
 from alignment.config import EvaluationConfig, ModelConfig, PeftConfig, RunConfig, TrainingConfig
-from alignment.data.views import Demonstration, Unpaired
+from alignment.data.views import Demonstration, Improvement, Unpaired
 from alignment.trainers.cut import CUTTrainer
 from alignment.trainers.dpo import DPOTrainer
 from alignment.trainers.gap_model import GapTrainer
 from alignment.trainers.kto import KTOTrainer, RewardShift
 from alignment.trainers.loss_settings import PAIRWISE, UNPAIRED, build_loss, build_unpaired_loss
+from alignment.trainers.pit_sft import ImproverTrainer
 from alignment.trainers.preference_model import PreferenceModelTrainer
 from alignment.trainers.reward import RewardTrainer
 from alignment.trainers.sft import SFTTrainer
@@ -42,6 +43,7 @@ OTHER_TRAINERS: dict[str, tuple[type, dict[str, Any]]] = {
     "gap": (GapTrainer, {"name": "gap"}),
     "sft, mean over tokens": (SFTTrainer, {"name": "nll", "mean": "token"}),
     "sft, mean over sequences": (SFTTrainer, {"name": "nll", "mean": "sequence"}),
+    "pit_sft": (ImproverTrainer, {"name": "nll"}),
     "cut": (CUTTrainer, {"name": "cut", "margin": 1.1}),
     "cut, the authors' code": (CUTTrainer, {"name": "cut", "variant": "authors_code", "margin": 1.1}),
 }
@@ -57,7 +59,8 @@ def trainer_of(kind: type, folder: Path, budget: int, loss: dict[str, Any]) -> A
         evaluation=EvaluationConfig(prompts=0),
         loss=loss,
     )
-    data: Any = {KTOTrainer: _answers, SFTTrainer: _demonstrations, CUTTrainer: some_judgments}.get(kind, some_pairs)()
+    makers = {KTOTrainer: _answers, SFTTrainer: _demonstrations, CUTTrainer: some_judgments}
+    data: Any = {**makers, ImproverTrainer: _improvements}.get(kind, some_pairs)()
     trainer = kind(config=config, train=data, eval=data, folder=folder)
     torch.manual_seed(0)
     with torch.no_grad():  # off the reference, so that no loss is at its symmetric start
@@ -79,6 +82,10 @@ def _answers() -> list[Any]:
 
 def _demonstrations() -> list[Any]:
     return [Demonstration(pair.id, pair.prompt, pair.chosen) for pair in some_pairs()]
+
+
+def _improvements() -> list[Any]:
+    return [Improvement(pair.id, pair.prompt, pair.rejected, pair.chosen) for pair in some_pairs()]
 
 
 def gradient(trainer: Any, backwards: bool) -> torch.Tensor:

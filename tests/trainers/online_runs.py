@@ -21,11 +21,12 @@ from alignment.config import (
     RunConfig,
     TrainingConfig,
 )
-from alignment.data.views import Prompt
+from alignment.data.views import Improvement, Prompt, ReferenceAnswer
 from alignment.trainers.expert_iteration import ExpertIterationTrainer
 from alignment.trainers.nash_md import NashMDTrainer
 from alignment.trainers.online_dpo import OnlineDPOTrainer
 from alignment.trainers.p3o import P3OTrainer
+from alignment.trainers.pit import pit_trainer
 from alignment.trainers.policy_gradient import PolicyGradientTrainer
 from alignment.trainers.ppo import PPOTrainer
 from tests.trainers.pairs import some_pairs
@@ -36,13 +37,20 @@ TRAINERS: dict[str, Any] = {
     "online_dpo": OnlineDPOTrainer,
     "ppo": PPOTrainer,
     "expert_iteration": ExpertIterationTrainer,
+    "pit": pit_trainer,
     **dict.fromkeys(("rloo", "grpo", "reinforce"), PolicyGradientTrainer),
 }
-LOSSES = {"online_dpo": "sigmoid", "expert_iteration": "nll"}
+LOSSES = {"online_dpo": "sigmoid", "expert_iteration": "nll", "pit": "p3o"}
 
 
 def prompts() -> list[Prompt]:
     return [Prompt(pair.id, pair.prompt, {"offset": len(pair.prompt[0]["content"])}) for pair in some_pairs(6)]
+
+
+def references() -> list[ReferenceAnswer]:
+    """Both answers of each pair, for PIT."""
+    found = [Improvement(pair.id, pair.prompt, pair.rejected, pair.chosen) for pair in some_pairs(6)]
+    return [answer for improvement in found for answer in improvement.answers()]
 
 
 def short(prompt: Any, completion: str, context: Any) -> float:
@@ -71,7 +79,8 @@ def trainer_of(method: str, folder: Path, steps: int, feedback: Any = None, **ro
 
     settings = config(method, steps, **rollout)
     given = feedback or Function(short)
-    return TRAINERS[method](config=settings, train=prompts(), folder=folder, feedback=given)
+    data = references() if method == "pit" else prompts()
+    return TRAINERS[method](config=settings, train=data, folder=folder, feedback=given)
 
 
 def weights(trainer: Any) -> dict[str, torch.Tensor]:

@@ -24,9 +24,9 @@ from tests.launching import launch
 from tests.trainers.online_runs import TRAINERS, config, distance, prompts, short, trainer_of, weights
 
 
-@pytest.fixture(scope="module", params=["p3o", "nash_md"])
+@pytest.fixture(scope="module", params=["p3o", "nash_md", "pit"])
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any, Path]:
-    """A run of six steps, with checkpoints: for p3o the third one stands in the middle of a phase."""
+    """A run of six steps, with checkpoints: the third one stands in the middle of a phase."""
     folder = tmp_path_factory.mktemp(request.param)
     run = trainer_of(request.param, folder, 6)
     run.config.training.save_steps = 1
