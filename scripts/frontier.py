@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -42,18 +43,26 @@ JOB = ("method", "kl_coef", "seed", "offset", "steps", "model", "rate")  # what 
 
 
 class Offset:
-    """Plain words, plus a number that depends on the prompt alone, in [0, scale): it says nothing about the answer."""
+    """Plain words, plus a number that depends on the prompt alone, in [0, scale): it says nothing about the answer.
+
+    Both are multiples of 1/64, so that their sums and differences are exact: what then differs is the method's doing.
+    """
 
     def __init__(self, scale: float) -> None:
         self.scale, self.rule = scale, PlainWords()
 
     def of(self, prompt: Any) -> float:
         digest = hashlib.blake2b(json.dumps(prompt, sort_keys=True).encode(), digest_size=4).digest()
-        return self.scale * int.from_bytes(digest, "little") / 2**32
+        return exact(self.scale * int.from_bytes(digest, "little") / 2**32)
 
     def score(self, prompts: Prompts, completions: Sequence[str], context: Context = None) -> list[float]:
         plain = self.rule.score(prompts, completions)
-        return [score + self.of(prompt) for score, prompt in zip(plain, prompts, strict=True)]
+        return [exact(score) + self.of(prompt) for score, prompt in zip(plain, prompts, strict=True)]
+
+
+def exact(value: float) -> float:
+    """The nearest multiple of 1/64; NaN stays."""
+    return value if math.isnan(value) else round(64 * value) / 64
 
 
 def run(method: str, kl: float, seed: int, offset: float, steps: int, model: str, rate: float) -> dict[str, Any]:

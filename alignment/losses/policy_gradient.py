@@ -68,7 +68,8 @@ def p3o(
 
     The KL to the reference is inside the pair's reward (eq. 2), under the current policy and without gradient:
     q = (r_1 - kl_coef lr_1) - (r_2 - kl_coef lr_2), lr = log pi_theta / pi_ref. So an offset of both rewards changes
-    nothing. On-policy both kinds have the gradient -q / 2 (grad log pi(y_1) - grad log pi(y_2)).
+    nothing, not a bit where the rewards with it are exact. On-policy both kinds have the gradient
+    -q / 2 (grad log pi(y_1) - grad log pi(y_2)).
 
     Args:
         clipping: `separate` (V1) clips each ratio and weighs it by the other one; its value is 0 until it clips.
@@ -78,8 +79,8 @@ def p3o(
     """
     if samples.shape[1] != 2:
         raise ValueError(f"P3O compares two completions of a prompt, not {samples.shape[1]}")
-    first, second = (samples.rewards - kl_coef * samples.ratio_to_reference).unbind(1)
-    q, rho = first - second, samples.ratio_to_old
+    (first, second), (ratio, other) = samples.rewards.unbind(1), samples.ratio_to_reference.unbind(1)
+    q, rho = (first - second) - kl_coef * (ratio - other), samples.ratio_to_old  # rewards first: the offset is gone
     if clipping == "separate":
         weight = rho.detach().clamp(1 / ratio_limit, ratio_limit).flip(1)
         signed = torch.stack([q, -q], 1) * weight

@@ -96,6 +96,20 @@ def test_an_offset_of_a_prompts_rewards_changes_nothing_in_p3o(scores: list[floa
         torch.testing.assert_close(gradient(values, plain), gradient(others, given), rtol=1e-9, atol=1e-9)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-200, 200), min_size=4, max_size=4), st.integers(-6400, 6400))
+def test_an_offset_that_floats_hold_exactly_changes_not_a_bit(scores: list[int], offset: int) -> None:
+    single = [value.detach().float() for value in (moved().tokens, moved().old_tokens, moved().reference_tokens)]
+    for clipping in ("separate", "joint"):
+        found = []
+        for added in (0, offset):  # in 1/64
+            rewards = (torch.tensor(scores).view(2, 2) + added).float() / 64
+            given = Samples(single[0].clone().requires_grad_(True), *single[1:], OWNERS, rewards)
+            values = p3o(given, clipping).values
+            found.append((values.detach(), gradient(values, given)))
+        assert all(torch.equal(plain, moved_) for plain, moved_ in zip(*found, strict=True))
+
+
 def test_swapping_a_pairs_answers_changes_nothing_in_p3o() -> None:
     there = samples([-1.0, -2.0, -3.0, -1.5, -2.5, -0.5], [-1.2] * 6, [-1.1] * 6, [[2.0, 1.0], [0.0, 3.0]])
     first = Samples(
