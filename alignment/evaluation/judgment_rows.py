@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alignment.evaluation.row import Row, section
-from alignment.evaluation.text import decimal, interval, number, percent, visible
+from alignment.evaluation.text import decimal, number, percent, visible
 
 LEFT_OUT = ("unchanged", "empty", "cut", "too_long")  # why a refinement is not trained on
 
@@ -52,8 +52,8 @@ def _row(key: str, label: str, found: Mapping[str, Any], reading: str, tone: str
     if number(found.get("after")) is None:
         return None
     change = decimal(100 * found["difference"], 0, sign=True, unit=" %")
-    low, high = (100 * end for end in found["ci95"]) if "ci95" in found else (None, None)
-    bounds = "" if low is None else interval([low, high])
+    ends = found.get("ci95")
+    bounds = f"[{100 * ends[0]:+.0f} %, {100 * ends[1]:+.0f} %]" if isinstance(ends, list) else ""
     return Row(key, label, percent(found["before"], 0), percent(found["after"], 0), change, bounds, reading, tone)
 
 

@@ -138,7 +138,9 @@ class Composer:
         if override.key_or_group == "data.path" and not any(o.key_or_group == "data" for o in all_of_them):
             yield f"data={value if isinstance(value, str) and value in self.files.groups['data'] else 'custom'}"
         key = override.key_or_group
-        if key in ("recipe", "feedback") and isinstance(value, str) and value not in self.files.options(key):
+        if key in self.files.groups and value is None and not override.is_delete():
+            yield f"{key}=[]"  # none of the group's files: Hydra knows no null here
+        elif key in ("recipe", "feedback") and isinstance(value, str) and value not in self.files.options(key):
             yield f"{key}={_file_option(value)}"
         elif key in {f"loss.{name}" for name in LOSS_MODIFIERS} or key.startswith("feedback."):
             # Beside any loss, so no loss's file lists it; of feedback, a setting that its file leaves at its default.

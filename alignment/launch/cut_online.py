@@ -39,6 +39,8 @@ from alignment.trainers.loss_settings import build_judged_loss
 
 HELD_OUT = "held-out"  # answers of the first model to held-out prompts, reviewed: log-probs of these are measured
 
+REVIEWED_AT_ONCE = 16  # prompts: so many are reviewed again after a kill
+
 
 def cut_online(stages: Stages) -> None:
     """All iterations, then the table of the model before the first beside the one after the last."""
@@ -59,14 +61,16 @@ def cut_online(stages: Stages) -> None:
             break
         summary = stages.train(trained(number), training(stages, number), compared_with=trained(1))
         rounds.append({"iteration": number, **found, **outcome(summary)})
+        stages.say(told(rounds[-1]))
     if not rounds:
         raise UserError(
             f"the critic is satisfied with all {found['satisfactory']} answers of iteration 1: there is nothing to "
             "learn\nMend: a stricter critic (feedback.*), or other prompts (data.path)"
         )
     runs = [trained(row["iteration"]) for row in rounds]
-    summary = {**summary, "data": {"prompts": counts}, "iterations": rounds}
-    stages.finish(summary, read_samples(stages.folder / runs[-1]), runs)
+    whole = {key: value for key, value in summary.items() if key != "tokens_per_second"}  # that is the last one's
+    whole |= {"data": {"prompts": counts}, "iterations": rounds}
+    stages.finish(whole, read_samples(stages.folder / runs[-1]), runs)
 
 
 def trained(number: int) -> str:
@@ -116,7 +120,8 @@ def reviewed(stages: Stages, name: str, prompts: Sequence[Prompt], number: int) 
 
     def review(out: Path) -> dict[str, int]:
         answers = str(out.with_name("answers.jsonl"))
-        label_file(answers, out, config.feedback, Labelling(way="review"), processes=stages.processes)
+        labelling = Labelling(way="review", batch_size=REVIEWED_AT_ONCE)
+        label_file(answers, out, config.feedback, labelling, processes=stages.processes)
         found = stages.on_first(lambda: count_judgments(out))
         counts = [f"{value} {key.replace('_', ' ')}" for key, value in found.items() if value]
         stages.say(f"{name}: {', '.join(counts)}")
@@ -176,3 +181,12 @@ def outcome(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What the table of all iterations shows of one."""
     kept = {key: summary[key] for key in ("steps", "satisfied", "kl") if key in summary}
     return {"trained_on": summary["data"]["train"]["answers"], **kept}
+
+
+def told(row: Mapping[str, Any]) -> str:
+    """One line on an iteration."""
+    line, found = f"iteration {row['iteration']}: trained on {row['trained_on']} answers", row.get("satisfied") or {}
+    if "after" not in found:
+        return line
+    before, after = (f"{100 * found[side]:.0f} %" for side in ("before", "after"))
+    return f"{line}; of fresh answers to held-out prompts {after} satisfy {found['name']}, {before} before iteration 1"

@@ -36,7 +36,7 @@ from alignment.trainers.checkpoints import whole_checkpoints
 from alignment.trainers.same_run import FILE, write_stamp
 from alignment.trainers.termination import TERMINATION
 
-DONE = "stages.json"  # in the run folder: {stage: what it gave}, of those that are done
+DONE = "stages.json"  # in the run folder, of the stages that are done: {name: {gave, seconds}}
 BEFORE = "before.json"  # in the folder of a training run: the answers that the trained model's are compared with
 
 
@@ -55,8 +55,7 @@ class Stages:
     def __init__(self, config: RunConfig, folder: Path, launch: Launch) -> None:
         self.config, self.folder, self.launch = config, folder.absolute(), launch
         self.processes = Together(launch.state)
-        self.started = time.perf_counter()
-        self.done: dict[str, Any] = self.on_first(lambda: _read(self.folder / DONE))
+        self.done: dict[str, dict[str, Any]] = self.on_first(lambda: _read(self.folder / DONE))
 
     def on_first(self, make: Callable[[], Any]) -> Any:
         """What `make` returns on the first process, on every one."""
@@ -101,8 +100,9 @@ class Stages:
         """What `make` gives, noted; or what it gave, where `name` is noted and there."""
         if self.on_first(lambda: name in self.done and (self.folder / name).exists()):
             self.say(f"{name}: done before")
-            return self.done[name]
+            return self.done[name]["gave"]
         self.on_first(self._stamp)
+        started = time.perf_counter()
         try:
             TERMINATION.raise_if_agreed(self.launch.state)
             given = make()
@@ -110,16 +110,17 @@ class Stages:
             if self.done or isinstance(error, Interrupted):
                 self.say(f"{name}: stopped; resume={self.folder} goes on")
             raise
-        self.done[name] = self.on_first(lambda: self._note(name, given))
-        return self.done[name]
+        entry = {"gave": given, "seconds": time.perf_counter() - started}
+        self.done[name] = self.on_first(lambda: self._noted(name, entry))
+        return self.done[name]["gave"]
 
     def _stamp(self) -> None:
         """Settings and number of processes, for the run that goes on."""
         if not (self.folder / FILE).is_file():
             write_stamp(self.folder, self.config, [], self.launch.state.num_processes)
 
-    def _note(self, name: str, given: Any) -> Any:
-        text = json.dumps({**self.done, name: given}, indent=1)
+    def _noted(self, name: str, entry: dict[str, Any]) -> dict[str, Any]:
+        text = json.dumps({**self.done, name: entry}, indent=1)
         write_atomically(self.folder / DONE, text + "\n")
         return json.loads(text)[name]
 
@@ -135,7 +136,8 @@ class Stages:
             config = self.config
             whole = {"recipe": config.recipe, "method": config.method, "model": config.model.name, "seed": config.seed}
             whole |= {"steps": _join_metrics(self.folder, trained)}
-            whole |= {"seconds": time.perf_counter() - self.started, "peak_memory_mb": peak_memory_mb()}
+            whole |= {"seconds": sum(entry["seconds"] for entry in self.done.values())}
+            whole |= {"peak_memory_mb": peak_memory_mb()}
             _link_files(self.folder / trained[-1] / "model", self.folder / "model")
             found = {**summary, **whole, "overrides": self.launch.overrides}
             report(self.folder, found, [dict(row) for row in samples], config.evaluation.shown, self.launch.console)

@@ -123,6 +123,12 @@ def test_feedback_is_a_group(composer: Composer, tmp_path: Path, monkeypatch: py
     assert composed("feedback=own.py:shout") == {"name": "own.py:shout"}
 
 
+def test_null_is_none_of_a_group(composer: Composer) -> None:
+    assert composer.config(["recipe=p3o", "feedback=null"]).feedback == {}
+    assert composer.config(["recipe=cut_online", "feedback=null"]).feedback == {}  # nor the recipe's own
+    assert composer.config(["recipe=dpo", "loss=null", "feedback=null"]).loss == {}
+
+
 def test_a_recipes_own_feedback_gives_way_to_the_command_lines(composer: Composer, tmp_path: Path) -> None:
     file = tmp_path / "judged.yaml"
     for header in ("", "defaults: [dpo]\n"):
