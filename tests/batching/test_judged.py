@@ -47,6 +47,18 @@ def test_the_groups_of_cut(tokenizer: Any) -> None:
         assert unit.groups[0].completions[0][-1] == tokenizer.eos_token_id
 
 
+@pytest.mark.parametrize("form", ["cut", "hindsight", "conditional", "plain"])
+def test_no_end_is_learnt_from_an_answer_that_was_cut(form: Any, tokenizer: Any) -> None:
+    whole = some_judgments()
+    cut = [replace(record, cut=True) for record in whole]
+    both = [judged_units(records, tokenizer, DataConfig(), CHAT, form)[0] for records in (whole, cut)]
+    for unit, other in zip(*both, strict=True):
+        groups = [(*each.groups, *each.aside) for each in (unit, other)]
+        for group, without in zip(*groups, strict=True):
+            assert group.prompt == without.prompt and group.completions[0][-1] == tokenizer.eos_token_id
+            assert without.completions == (group.completions[0][:-1],)
+
+
 @pytest.mark.parametrize(
     ("form", "good", "bad"),  # what stands in the prompts of the groups: nothing, the judgment, or praise
     [

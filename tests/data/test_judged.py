@@ -36,6 +36,15 @@ def test_rows_that_judge_one_answer_again_have_ids_of_their_own() -> None:
     assert [(record.id, record.judgment) for record in found] == [("e", WRONG), ("e#2", "Too long.")]
 
 
+def test_a_sampled_answer_that_was_cut_is_known() -> None:
+    answers = [Response.of(text, judgments=[Judgment(WRONG, False)]) for text in ("14", "15", "16")]
+    notes = [{"responses": [0], "cut": [False]}, {"responses": [1, 2], "cut": [True, False]}]
+    found, _ = judged([Example(ASK, answers, meta={"id": "e", "sampled": notes}), example(Judgment(WRONG, False))])
+    assert [record.cut for record in found] == [False, True, False, False]
+    (record,), _ = judged([Example(ASK, answers[:1], meta={"id": "e", "sampled": "by hand"})])
+    assert not record.cut
+
+
 def test_one_judgment_keeps_the_examples_id_and_meta() -> None:
     ((record,), counts) = judged([example(Judgment(WRONG, False))])
     assert (record.id, record.completion[0]["content"], counts) == ("e", "14", {})

@@ -123,3 +123,27 @@ def test_a_feedback_that_rose_is_held_against_the_score(ends: Any, words: str) -
 
 def test_a_feedback_that_failed_on_held_out_answers_says_so() -> None:
     assert "KeyError: 'x'" in row("feedback", feedback={"name": "r", "failed": "KeyError: 'x'"}).reading
+
+
+def test_the_share_that_satisfies_a_critic_has_a_row_for_each_iteration() -> None:
+    entry = {"name": "plain_critic", "prompts": 40, "before": 0.25, "after": 0.5, "difference": 0.25}
+    rounds = [
+        {"iteration": 1, "prompts": 8, "answers": 16, "unsatisfactory": 12, "trained_on": 15, "steps": 4},
+        {"iteration": 2, "satisfied": {**entry, "ci95": [0.1, 0.4]}, "kl": {"mean": 1.5}},
+        "broken",
+    ]
+    rounds[0] |= {"satisfied": {**entry, "after": 0.125, "difference": -0.125, "ci95": [-0.2, -0.05]}}  # type: ignore[operator]
+    found = row("satisfied", satisfied={**entry, "ci95": [-0.05, 0.55], "dropped": 3}, iterations=rounds)
+    assert (found.label, found.before, found.after) == ("satisfies plain_critic", "25 %", "50 %")
+    assert (found.difference, found.interval, found.tone) == ("+25 %", "[-5 %, +55 %]", "plain")
+    assert "3 without a verdict are left out" in found.reading and "no change is told" in found.reading
+    first, second = (row(f"iteration {number}", iterations=rounds) for number in (1, 2))
+    assert (first.label, first.after, first.tone) == ("… after iteration 1", "12 %", "bad")
+    assert "Of 16 answers to 8 prompts 12 were not satisfactory; trained on 15 in 4 steps." in first.reading
+    assert second.tone == "good" and "KL to the first model: 1.50 nats" in second.reading
+    assert row("satisfied", satisfied=entry).interval == ""
+
+
+def test_refined_answers_have_a_row() -> None:
+    found = row("refined", refined={"asked": 9, "refined": 4, "unchanged": 2, "empty": 0, "cut": 3, "too_long": 0})
+    assert found.after == "4 of 9" and found.reading.endswith("left out: 2 unchanged, 3 cut.")
