@@ -30,7 +30,6 @@ from alignment.rollouts.sampling import SamplingSettings
 # improver: the model is given an answer to improve (PIT). self_refine: it judges the answer, then writes it anew.
 # resample: it answers anew, whatever the answer is.
 WAYS = ("improver", "self_refine", "resample")
-PIT = ("pit_sft", "pit")  # methods whose runs say how they put an answer into a prompt
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Improving:
         pit, data = run.get("pit") or {}, run.get("data") or {}
         template = self.template or data.get("template", "chat")
         plain = "alpaca" if template == "raw" else "chat"
-        trained = pit.get("template") if run.get("method") in PIT else None
+        trained = pit.get("template") if str(run.get("method")).startswith("pit") else None  # others never read it
         length = pit.get("max_reference_length", PITConfig.max_reference_length)
         return replace(
             self,
