@@ -32,7 +32,10 @@ from alignment.data.example import Example, Preference, Response  # noqa: E402 -
 
 OPPOSITES = {"hot": "cold", "big": "small", "old": "new", "up": "down"}
 OPPOSITES |= {second: first for first, second in OPPOSITES.items()}
-ASKS = ("Opposites of {}?", "Name the opposites of {}.", "What are the opposites of {}?", "{}: the opposites, please.")
+ASKS = (
+    *("Opposites of {}?", "Name the opposites of {}.", "What are the opposites of {}?", "{}: the opposites, please."),
+    *("I need the opposites of {}.", "Give me the opposites of {}.", "Tell me the opposites of {}.", "And {}?"),
+)
 WORDS = sorted(OPPOSITES)
 ASKED = 3  # words of a prompt
 TOKENS = 16
@@ -219,9 +222,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the stages are kept; otherwise they are thrown away")
     parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--pairs", type=int, default=600, help="training pairs of all three parts")
+    parser.add_argument("--pairs", type=int, default=1200, help="training pairs of all three parts")
     parser.add_argument("--held-out", type=int, default=100, help="held-out pairs")
-    parser.add_argument("--steps-sft", type=int, default=120)
+    parser.add_argument("--steps-sft", type=int, default=80)
     parser.add_argument("--steps-scorer", type=int, default=100)
     parser.add_argument("--steps", type=int, default=60, help="of P3O, and of PIT")
     parser.add_argument("--learning-rate", type=float, default=1e-4, help="of P3O, and of PIT")
