@@ -127,6 +127,9 @@ def test_a_run_of_which_little_is_known_has_a_card(tmp_path: Path) -> None:
         ),
         ("policy_gradient", "text-generation", "aligned with RLOO", "its own answers", "please one judge"),
         ("nash_md", "text-generation", "aligned with Nash-MD", "its own answers", "please one judge"),
+        ("pit_gap", "text-classification", "a gap reward model:", "preferences (everyday)", "which are true"),
+        ("pit_sft", "text-generation", "an improver of given answers", "better answers to imitate", "Trained to imitate"),
+        ("pit", "text-generation", "aligned with PIT", "its own answers", "please one judge"),
         ("kto", "text-generation", "aligned with KTO", "trained on preferences (everyday)", "which are true"),
     ],
 )
@@ -143,4 +146,4 @@ def test_the_card_says_what_the_model_is(
     assert found.data.to_dict()["pipeline_tag"] == pipeline
     assert title in found.text and trained_on in found.text and limit in found.text
     assert "/home/someone" not in found.content
-    assert ("rollout.prompts" in found.text) == (method in ("p3o", "policy_gradient", "nash_md"))
+    assert ("rollout.prompts" in found.text) == (method in ("p3o", "policy_gradient", "nash_md", "pit"))
