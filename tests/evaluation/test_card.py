@@ -128,7 +128,7 @@ def test_a_run_of_which_little_is_known_has_a_card(tmp_path: Path) -> None:
         ("policy_gradient", "text-generation", "aligned with RLOO", "its own answers", "please one judge"),
         ("nash_md", "text-generation", "aligned with Nash-MD", "its own answers", "please one judge"),
         ("pit_gap", "text-classification", "a gap reward model:", "preferences (everyday)", "which are true"),
-        ("pit_sft", "text-generation", "an improver of given answers", "better answers to imitate", "Trained to imitate"),
+        ("pit_sft", "text-generation", "an improver of given", "better answers to imitate", "Trained to imitate"),
         ("pit", "text-generation", "aligned with PIT", "its own answers", "please one judge"),
         ("kto", "text-generation", "aligned with KTO", "trained on preferences (everyday)", "which are true"),
     ],
