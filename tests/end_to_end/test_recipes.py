@@ -146,6 +146,20 @@ def test_two_processes_run_every_trainer_to_its_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_two_processes_run_the_stages_of_pit_to_their_end(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    program = ["train.py", "-m", "recipe=pit,pit_gap,pit_sft", "model=tiny", "seed=3", *FEW, f"output_dir={sweep}"]
+    done = launch(program, processes=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("0_recipe=pit", "2_recipe=pit_sft"):
+        summary = json.loads((sweep / name / "summary.json").read_text())
+        counts = [kind["score"]["answers"] for kind in summary["improved"].values()]
+        assert sum(counts) == 8 and summary["score"]["prompts"] == 8
+    gaps = check_ranking(sweep / "1_recipe=pit_gap", "pit_gap")["gaps"]
+    assert gaps["wl > lw"]["pairs"] == 24 and 0 <= gaps["all five"]["after"] <= 1
+
+
+@pytest.mark.slow
 def test_dpo_on_the_embedded_model_and_its_export(tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = launch(["train.py", "recipe=dpo", "seed=3", *FEW, f"output_dir={run}"], timeout=590, OMP_NUM_THREADS="2")
