@@ -30,7 +30,7 @@ def iterations(summary: Mapping[str, Any]) -> list[Row]:
 
 def _iteration(entry: Mapping[str, Any]) -> Row | None:
     place = entry.get("iteration")
-    sampled = f"Of {entry.get('answers')} answers to {entry.get('prompts')} prompts {entry.get('unsatisfactory')} were"
+    sampled = f"{entry.get('answers')} answers to {entry.get('prompts')} prompts, {entry.get('unsatisfactory')} of them"
     reading = f"{sampled} not satisfactory; trained on {entry.get('trained_on')} in {entry.get('steps')} steps."
     if number(section(entry, "kl").get("mean")) is not None:
         reading += f" KL to the first model: {decimal(section(entry, 'kl')['mean'])} nats."
@@ -53,7 +53,8 @@ def _row(key: str, label: str, found: Mapping[str, Any], reading: str, tone: str
         return None
     change = decimal(100 * found["difference"], 0, sign=True, unit=" %")
     ends = found.get("ci95")
-    bounds = f"[{100 * ends[0]:+.0f} %, {100 * ends[1]:+.0f} %]" if isinstance(ends, list) else ""
+    low, high = (decimal(100 * end, 0, sign=True, unit=" %") for end in ends) if isinstance(ends, list) else ("", "")
+    bounds = f"[{low}, {high}]" if low else ""
     return Row(key, label, percent(found["before"], 0), percent(found["after"], 0), change, bounds, reading, tone)
 
 

@@ -39,6 +39,7 @@ from alignment.trainers.loss_settings import build_judged_loss
 
 HELD_OUT = "held-out"  # answers of the first model to held-out prompts, reviewed: log-probs of these are measured
 
+COUNTED = ("prompts", "answers", "cut", "empty", "too_long", "satisfactory", "unsatisfactory", "no_verdict", "unusable")
 REVIEWED_AT_ONCE = 16  # prompts: so many are reviewed again after a kill
 
 
@@ -69,7 +70,8 @@ def cut_online(stages: Stages) -> None:
         )
     runs = [trained(row["iteration"]) for row in rounds]
     whole = {key: value for key, value in summary.items() if key != "tokens_per_second"}  # that is the last one's
-    whole |= {"data": {"prompts": counts}, "iterations": rounds}
+    numbers = {f"iteration {row['iteration']}": {key: row[key] for key in COUNTED} for row in rounds}
+    whole |= {"data": {"prompts": counts, **numbers}, "iterations": rounds}
     stages.finish(whole, read_samples(stages.folder / runs[-1]), runs)
 
 

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from alignment.config import RunConfig
-from alignment.errors import UserError, unknown
+from alignment.errors import Interrupted, UserError, unknown
 from alignment.evaluation.card import write_model_card
 from alignment.evaluation.curves import plot_curves
 from alignment.evaluation.end_of_run import EndOfRun, held_out_entry, peak_memory_mb, versions
@@ -151,7 +151,11 @@ def train(config: RunConfig, folder: Path, checkpoint: Path | None, launch: Laun
     doing += ["scoring held-out pairs"] if trainer.eval_units and not isinstance(end, HeldOutPairs) else []
     if doing:
         console.print(f"{' and '.join(doing)} …", highlight=False, soft_wrap=True)
-    summary, samples = measure(trainer, end, before)
+    try:
+        summary, samples = measure(trainer, end, before)
+    except Interrupted:  # on all ranks alike
+        trainer.keep_steps()
+        raise
     summary |= {"seconds": time.perf_counter() - started, "overrides": launch.overrides}
     if state.is_main_process:
         report(folder, summary, samples, config.evaluation.shown, console if shown else Console(quiet=True))

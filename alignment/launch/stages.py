@@ -27,6 +27,7 @@ from alignment.errors import Interrupted, UserError
 from alignment.evaluation.curves import METRICS
 from alignment.evaluation.end_of_run import peak_memory_mb
 from alignment.evaluation.files import json_lines, write_atomically
+from alignment.evaluation.highlight import read_highlights, write_highlights
 from alignment.evaluation.report import NAME as REPORT
 from alignment.evaluation.summary import NAME as SUMMARY
 from alignment.evaluation.summary import read_summary
@@ -130,7 +131,8 @@ class Stages:
         Args:
             summary: what a training run's has, of the whole; whose run it was, steps, time and memory are added.
             samples: the rows of samples.jsonl.
-            trained: training stages whose curves are the run's, one behind the other; its model is the last one's.
+            trained: training stages whose curves are the run's, one behind the other; its model is the last one's, and
+                what judgments detect is shown as of the first one.
         """
         if self.launch.state.is_main_process:
             config = self.config
@@ -139,6 +141,8 @@ class Stages:
             whole |= {"seconds": sum(entry["seconds"] for entry in self.done.values())}
             whole |= {"peak_memory_mb": peak_memory_mb()}
             _link_files(self.folder / trained[-1] / "model", self.folder / "model")
+            if highlights := read_highlights(self.folder / trained[0]):
+                write_highlights(self.folder, highlights)
             found = {**summary, **whole, "overrides": self.launch.overrides}
             report(self.folder, found, [dict(row) for row in samples], config.evaluation.shown, self.launch.console)
         self.launch.state.wait_for_everyone()

@@ -139,7 +139,7 @@ def test_the_share_that_satisfies_a_critic_has_a_row_for_each_iteration() -> Non
     assert "3 without a verdict are left out" in found.reading and "no change is told" in found.reading
     first, second = (row(f"iteration {number}", iterations=rounds) for number in (1, 2))
     assert (first.label, first.after, first.tone) == ("… after iteration 1", "12 %", "bad")
-    assert "Of 16 answers to 8 prompts 12 were not satisfactory; trained on 15 in 4 steps." in first.reading
+    assert "16 answers to 8 prompts, 12 of them not satisfactory; trained on 15 in 4 steps." in first.reading
     assert second.tone == "good" and "KL to the first model: 1.50 nats" in second.reading
     assert row("satisfied", satisfied=entry).interval == ""
 

@@ -167,6 +167,22 @@ def test_stopped_by_a_signal_between_stages_and_inside_one(
     assert_same_end(folder, given / "whole")
 
 
+def test_stopped_while_it_is_measured(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps are taken, and are not taken again."""
+    folder = tmp_path / "run"
+
+    def stopped(*given: Any) -> None:
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "measure", stopped)
+        assert main(arguments(given, folder)) == 143
+    assert [entry.name for entry in (folder / "1-first/checkpoints").iterdir()] == ["checkpoint-4"]
+    killed_in(monkeypatch, "1-first", 1)
+    assert main([f"resume={folder}"]) == 0
+    assert_same_end(folder, given / "whole")
+
+
 def test_other_settings_are_refused(given: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = shutil.copytree(given / "whole", tmp_path / "run")
     for change in (
