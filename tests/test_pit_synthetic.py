@@ -83,5 +83,5 @@ def test_pit_raises_what_imitation_leaves_wrong(tmp_path: Path) -> None:
     prompts = [example.prompt for example in stages.held_out for _ in range(2)]
     given = [response.text for example in stages.held_out for response in example.responses]
     before, after = (script.measured(model, prompts, given, 1.0) for model in (start, improver))
-    assert after["raised"] > before["raised"] and after["raised"] > 0.8
+    assert after["raised"] > before["raised"] + 0.05 and after["raised"] > 0.75
     assert after["perfect_change"] > before["perfect_change"]
