@@ -42,7 +42,7 @@ from alignment.trainers.ppo import PPOTrainer
 CURRICULUM = "curriculum.json"  # in a checkpoint
 
 
-class Improving(OnlineTrainer):
+class PIT(OnlineTrainer):
     """What PIT samples and asks; the update is that of the other parent.
 
     Args: as of `OnlineTrainer`; `train` and `eval` may be lists of `ReferenceAnswer`. A feedback that is no gap becomes
@@ -154,33 +154,33 @@ class Improving(OnlineTrainer):
             self.take(state["answers"])
 
 
-class PITTrainer(Improving, P3OTrainer):
-    """Train an improver with P3O on the gap. Args: as of `Improving`."""
+class PITTrainer(PIT, P3OTrainer):
+    """Train an improver with P3O on the gap. Args: as of `PIT`."""
 
     method = "pit"
 
 
-class PITPolicyGradientTrainer(Improving, PolicyGradientTrainer):
+class PITPolicyGradientTrainer(PIT, PolicyGradientTrainer):
     """The same with RLOO, GRPO or REINFORCE."""
 
     method = "pit"
 
 
-class PITPPOTrainer(Improving, PPOTrainer):
+class PITPPOTrainer(PIT, PPOTrainer):
     """The same with PPO."""
 
     method = "pit"
 
 
-UPDATES: dict[str, type[Improving]] = {
+UPDATES: dict[str, type[PIT]] = {
     "p3o": PITTrainer,
     **dict.fromkeys(("rloo", "grpo", "reinforce"), PITPolicyGradientTrainer),
     "ppo": PITPPOTrainer,
 }
 
 
-def pit_trainer(model: Any = None, config: RunConfig | None = None, **rest: Any) -> Improving:
-    """The trainer of `config.loss`. Args: as of `Improving`. UserError: a loss that PIT is not trained with."""
+def pit_trainer(model: Any = None, config: RunConfig | None = None, **rest: Any) -> PIT:
+    """The trainer of `config.loss`. Args: as of `PIT`. UserError: a loss that PIT is not trained with."""
     name = "p3o" if config is None else str(config.loss.get("name", "p3o"))
     if name not in UPDATES:
         raise UserError(f"loss.name={name}: recipe=pit is trained with loss={', '.join(UPDATES)}")

@@ -17,7 +17,7 @@ from alignment.evaluation.improved import ImprovedEndOfRun, by_kind
 from alignment.feedback.adapters import Function
 from alignment.feedback.gap import RewardGap
 from alignment.launch.entry import main
-from alignment.trainers.pit import UPDATES, Improving, pit_trainer
+from alignment.trainers.pit import PIT, UPDATES, pit_trainer
 from alignment.trainers.pit_sft import ImproverTrainer
 from tests.trainers.online_runs import config, distance, references, short, weights
 from tests.trainers.pairs import some_pairs
@@ -108,7 +108,7 @@ def test_a_run_that_has_the_policys_answers_resumes_with_them_bit_for_bit(
     run.config.training.save_steps = run.args.save_steps = 1
     run.config.training.save_total_limit = 10
     run.train()
-    monkeypatch.setattr(Improving, "sample_policy", lambda self: pytest.fail("they are in the checkpoint"))
+    monkeypatch.setattr(PIT, "sample_policy", lambda self: pytest.fail("they are in the checkpoint"))
     again = run_of(tmp_path / "again", 8)
     again.config.training.save_steps = 1
     again.resume(tmp_path / "whole" / "checkpoints" / "checkpoint-5")
