@@ -242,29 +242,43 @@ def test_the_table_is_of_both_answers_and_of_what_was_trained_on(tmp_path: Path)
     assert sample["prompt"].endswith(f"To improve: {data[0].text}")
 
 
-FEW = ["training.max_steps=4", "evaluation.prompts=8", "evaluation.max_new_tokens=12", "data.eval_limit=24"]
+FEW = ["training.max_steps=2", "training.batch_size=4", "evaluation.prompts=4", "evaluation.max_new_tokens=8"]
+SMALL = ["rollout.prompts=4", "rollout.epochs=1", "rollout.max_new_tokens=8"]
+KEYS = {
+    "pit_sft": {"improved", "imitation", "score", "kl"},
+    "pit_gap": {"gaps", "ranking", "calibration", "by_length"},
+    "pit": {"improved", "feedback", "score", "kl", "fluency"},
+}
 
 
-def test_the_three_recipes_to_their_end(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    tiny = ["model=tiny", *FEW]
-    for recipe in ("pit_sft", "pit_gap"):
-        assert main([f"recipe={recipe}", *tiny, f"output_dir={tmp_path / recipe}"]) == 0
-    small = ["rollout.prompts=8", "rollout.epochs=1", "rollout.max_new_tokens=12"]
-    gap = ["feedback=gap_reward", f"feedback.path={tmp_path / 'pit_gap'}"]
-    start = [f"model.path={tmp_path / 'pit_sft'}", f"pit.policy={tmp_path / 'pit_sft'}"]
-    capsys.readouterr()
-    assert main(["recipe=pit", *tiny, *small, *gap, *start, f"output_dir={tmp_path / 'pit'}"]) == 0
-    printed = capsys.readouterr().out
-    found = {name: json.loads((tmp_path / name / "summary.json").read_text()) for name in ("pit_sft", "pit_gap", "pit")}
-    assert {"improved", "imitation", "score", "kl"} <= found["pit_sft"].keys()
-    assert {"gaps", "ranking", "calibration", "by_length"} <= found["pit_gap"].keys()
-    assert {"improved", "feedback", "score", "kl", "fluency"} <= found["pit"].keys()
-    assert found["pit"]["feedback"]["name"] == "gap_reward" and found["pit"]["data"]["policy"]["prompts"] > 50
-    parts = [found[name]["data"]["train"]["other_parts"] for name in found]
-    assert all(parts)
-    for entry in found["pit"]["improved"].values():
+def run_recipe(recipe: str, folder: Path, *words: str) -> dict[str, Any]:
+    """The summary of a run of few steps, its table drawn in every form."""
+    small = SMALL if recipe == "pit" else []
+    few = ["model=tiny", "data.eval_limit=8", *FEW, *small]
+    assert main([f"recipe={recipe}", *few, *words, f"output_dir={folder}"]) == 0
+    summary = json.loads((folder / "summary.json").read_text())
+    assert KEYS[recipe] <= summary.keys() and summary["data"]["train"]["other_parts"] > 100
+    assert (folder / "model" / "README.md").is_file()
+    return summary
+
+
+@pytest.mark.parametrize("recipe", ["pit_sft", "pit_gap", "pit"])
+def test_each_recipe_alone_to_its_end(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run_recipe(recipe, tmp_path / "run")
+    printed, page = capsys.readouterr().out, (tmp_path / "run" / "report.html").read_text()
+    assert ("gap: wl > ww" if recipe == "pit_gap" else "rejected answers") in printed
+    assert ("gap: wl &gt; ww" if recipe == "pit_gap" else "rejected answers, improved") in page
+    assert recipe == "pit_gap" or "To improve:" in (tmp_path / "run" / "samples.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_the_stages_one_after_the_other(tmp_path: Path) -> None:
+    runs = {name: tmp_path / name for name in KEYS}
+    run_recipe("pit_sft", runs["pit_sft"])
+    run_recipe("pit_gap", runs["pit_gap"], f"model.path={runs['pit_sft']}")
+    gap = ["feedback=gap_reward", f"feedback.path={runs['pit_gap']}"]
+    start = [f"model.path={runs['pit_sft']}", f"pit.policy={runs['pit_sft']}"]
+    summary = run_recipe("pit", runs["pit"], *gap, *start)
+    assert summary["feedback"]["name"] == "gap_reward" and summary["data"]["policy"]["prompts"] > 50
+    for entry in summary["improved"].values():
         assert entry["score"]["difference"] == pytest.approx(entry["score"]["after"] - entry["score"]["before"])
-    assert "rejected answers" in printed and "trained on: gap_reward" in printed
-    assert "gap: wl &gt; ww" in (tmp_path / "pit_gap" / "report.html").read_text()
-    assert "To improve:" in (tmp_path / "pit" / "samples.jsonl").read_text()
-    assert (tmp_path / "pit" / "model" / "README.md").is_file()
