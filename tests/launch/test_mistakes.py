@@ -61,6 +61,12 @@ MISTAKES = [
         ["recipe=nash_md", "rollout.opponent_decay=1"],
         ["rollout.opponent_decay=1.0: must be greater than 0 and less than 1"],
     ),
+    (["recipe=cut_online", "rollout.iterations=0"], ["rollout.iterations=0: must be at least 1"]),
+    (
+        ["recipe=cut_online", "feedback.abuot=[x]"],
+        ["feedback.abuot: plain_critic has no such setting; did you mean about?"],
+    ),
+    (["recipe=ilf", "ilf.refinr=tiny"], ["unknown key 'ilf.refinr'", "did you mean ilf.refiner?"]),
     (["recipe=dpo", "data.path=null"], ["no data"]),
     (["recipe=dpo", "model.path=null"], ["no model"]),
 ]
