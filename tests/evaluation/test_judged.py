@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alignment.batching.groups import Group, Unit
+from alignment.config import DataConfig, EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
 from alignment.data.views import Judged
-from alignment.evaluation.judged import HeldOut, changes, measured
+from alignment.errors import UserError
+from alignment.evaluation.judged import HeldOut, JudgedEndOfRun, changes, measured
 from alignment.evaluation.table import rows
+from alignment.launch.run import end_of_run
+from alignment.trainers.cut import CUTTrainer
+from alignment.trainers.dpo import DPOTrainer
+from tests.trainers.judgments import some_judgments
+from tests.trainers.pairs import some_pairs
 
 
 def held_out(satisfactory: bool, wrong: tuple[int, int] | None = None) -> HeldOut:
@@ -76,3 +84,54 @@ def test_answers_of_one_kind_have_no_margin(kind: str) -> None:
     nothing: dict[str, Any] = {name: [math.nan, math.nan] for name in
                                ("satisfactory", "unsatisfactory", "wrong", "right", "right_ahead")}  # fmt: skip
     assert set(changes({**nothing, kind: [-1.0, -2.0]}, {**nothing, kind: [-1.0, -3.0]}, ["a", "b"])) == {kind}
+
+
+def test_judged_answers_of_any_policy(tmp_path: Path) -> None:
+    """evaluation.judged: the rows of recipe=cut for a run that reads no judgments, and a critic's verdicts."""
+    config = RunConfig(
+        model=ModelConfig(path="tiny"),
+        data=DataConfig(eval_limit=5),
+        training=TrainingConfig(batch_size=2, max_steps=1, bf16=False),
+        evaluation=EvaluationConfig(prompts=3, max_new_tokens=4, judged="planted"),
+        feedback={"name": "plain_critic"},
+        loss={"name": "sigmoid"},
+    )
+    trainer = DPOTrainer(config=config, train=some_pairs(4), eval=some_pairs(2), folder=tmp_path)
+    found = end_of_run(trainer)
+    assert isinstance(found, JudgedEndOfRun) and len(found.held_out) == 5 and len(found.prompts) == 2  # the trainer's
+    assert {each.record.prompt[0]["content"] for each in found.held_out}.isdisjoint(
+        prompt[0]["content"] for prompt in found.prompts
+    )
+    answers = found.ask()
+    table = found.table(answers, answers)
+    assert set(answers.measured["satisfied"]) <= {0.0, 1.0} and len(answers.measured["satisfied"]) == 2
+    assert table["satisfied"]["name"] == "plain_critic" and table["satisfied"]["difference"] == 0
+    judged = table["judged"]
+    assert judged["satisfactory"]["answers"] + judged["unsatisfactory"]["answers"] == 5
+    assert all(entry["difference"] == 0 for entry in judged.values())
+    trainer.data.prompts = []
+    own = end_of_run(trainer)
+    assert isinstance(own, JudgedEndOfRun) and len(own.prompts) == 3  # without prompts of its own, those of the answers
+    config.feedback = {"name": "length"}  # no critic: nothing is said of it
+    assert end_of_run(trainer).satisfied is None  # type: ignore[union-attr]
+    config.evaluation.judged = "everyday"
+    with pytest.raises(UserError, match="evaluation.judged=everyday: no judged answer in it"):
+        end_of_run(trainer)
+
+
+def test_another_critic_is_another_question(tmp_path: Path) -> None:
+    def question(**critic: Any) -> str:
+        config = RunConfig(
+            method="cut",
+            model=ModelConfig(path="tiny"),
+            training=TrainingConfig(batch_size=2, max_steps=1, bf16=False),
+            evaluation=EvaluationConfig(prompts=2, max_new_tokens=4),
+            feedback=critic,
+            loss={"name": "cut"},
+        )
+        found = end_of_run(CUTTrainer(config=config, train=some_judgments(), eval=some_judgments(), folder=tmp_path))
+        assert isinstance(found, JudgedEndOfRun)
+        return found.question
+
+    asked = {question(), question(name="plain_critic"), question(name="plain_critic", satisfied_from=2.0)}
+    assert len(asked) == 3 and question(name="plain_critic") in asked

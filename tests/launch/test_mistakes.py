@@ -64,7 +64,7 @@ MISTAKES = [
     (["recipe=cut_online", "rollout.iterations=0"], ["rollout.iterations=0: must be at least 1"]),
     (
         ["recipe=cut_online", "feedback.abuot=[x]"],
-        ["feedback.abuot: plain_critic has no such setting; did you mean about?"],
+        ["feedback.abuot: plain_critic has no such setting; did you mean about or fault?"],
     ),
     (["recipe=ilf", "ilf.refinr=tiny"], ["unknown key 'ilf.refinr'", "did you mean ilf.refiner?"]),
     (["recipe=dpo", "data.path=null"], ["no data"]),
