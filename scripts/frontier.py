@@ -134,8 +134,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*lines, f"\nBefore training: {start:.2f}."])
 
 
-def plot(rows: Sequence[dict[str, Any]], file: Path) -> None:
-    """Reward over KL, a line a method through its coefficients, a faint point a run."""
+def plot(rows: Sequence[dict[str, Any]], file: Path, furthest: float) -> None:
+    """Reward over KL, a line a method through its coefficients, a faint point a run; what is beyond is counted."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -144,9 +144,10 @@ def plot(rows: Sequence[dict[str, Any]], file: Path) -> None:
     axes = figure.subplots()
     for number, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
         mine = [row for row in rows if row["method"] == method]
+        shown = [row for row in mine if row["kl"]["mean"] <= furthest]
         axes.plot(
-            [r["kl"]["mean"] for r in mine],
-            [r["score"]["after"] for r in mine],
+            [r["kl"]["mean"] for r in shown],
+            [r["score"]["after"] for r in shown],
             "o",
             ms=4,
             alpha=0.3,
@@ -159,7 +160,10 @@ def plot(rows: Sequence[dict[str, Any]], file: Path) -> None:
             (statistics.fmean(r["kl"]["mean"] for r in group), statistics.fmean(r["score"]["after"] for r in group))
             for group in by_kl.values()
         )
-        axes.plot(*zip(*points, strict=True), "-o", label=method, color=f"C{number}")
+        near, beyond = [point for point in points if point[0] <= furthest], sum(kl > furthest for kl, _ in points)
+        label = f"{method} ({beyond} beyond)" if beyond else method
+        axes.plot(*zip(*near, strict=True), "-o", label=label, color=f"C{number}")
+    axes.set_xlim(0, furthest)
     axes.set_xlabel("KL to the reference, nats an answer")
     axes.set_ylabel("reward of held-out answers")
     axes.grid(alpha=0.3)
@@ -171,6 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, one a run; added to")
     parser.add_argument("--plot", type=Path, help="a PNG")
+    parser.add_argument("--furthest", type=float, default=30.0, help="nats up to which the plot goes")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--kl", default="0.02,0.05,0.1,0.2,0.4", help="coefficients of the KL")
     parser.add_argument("--seeds", default="0,1")
@@ -204,7 +209,7 @@ def main() -> None:
             )
     print(table(rows))
     if arguments.plot:
-        plot(rows, arguments.plot)
+        plot(rows, arguments.plot, arguments.furthest)
 
 
 if __name__ == "__main__":
