@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -99,13 +98,7 @@ def sample_file(
     processes = processes or OneProcess()
     named = [ModelConfig(path=it, name=it, dtype=sampling.dtype) if isinstance(it, str) else it for it in models]
     answerers = [Answerer(model, place, sampling, asked) for place, model in enumerate(named)]
-    short = [
-        example
-        for example in examples
-        if all(len(one.encode(example)) <= sampling.max_prompt_length for one in answerers)
-    ]
-    if not short:
-        raise UserError(f"all {len(examples)} prompts are over max_prompt_length={sampling.max_prompt_length} tokens")
+    short = _fitting(examples, answerers, sampling.max_prompt_length)
     settings = {
         "command": "sample",
         "models": [[model.name, digest_of_files(str(model.path))] for model in named],
@@ -121,26 +114,38 @@ def sample_file(
         )
 
     at_once = sampling.prompts_at_once
-    batches = math.ceil(len(short) / at_once)
-
-    def batch(number: int) -> tuple[list[dict[str, Any]], Counter[str]]:
-        rows = [Example.from_dict(it.to_dict()) for it in short[number * at_once : (number + 1) * at_once]]
-        totals = Counter(prompts=len(rows))
-        for one in answerers:
-            totals += one.answer(rows, number)
-        return [row.to_dict() for row in rows], totals
-
+    pieces = [short[start : start + at_once] for start in range(0, len(short), at_once)]
     try:
         with processes.stoppable(hint), processes.progress("sampling", file.totals["prompts"], len(short)) as advance:
-            for first in range(file.batches, batches, processes.size):
+            for first in range(file.batches, len(pieces), processes.size):
                 mine = first + processes.rank
-                for rows, totals in processes.gathered([batch(mine)] if mine < batches else []):
+                made = [_answered(pieces[mine], answerers, mine)] if mine < len(pieces) else []
+                for rows, totals in processes.gathered(made):
                     file.add(rows, totals)
                     advance(len(rows))
                 processes.after_batch()
     finally:
         file.close()
     return _summary(file, out, len(examples) - len(short), loaded.report.summary())
+
+
+def _fitting(examples: Sequence[Example], answerers: Sequence[Answerer], longest: int) -> list[Example]:
+    """Those whose prompt is at most so many tokens for every model; UserError where none is."""
+    found = [each for each in examples if all(len(one.encode(each)) <= longest for one in answerers)]
+    if not found:
+        raise UserError(f"all {len(examples)} prompts are over max_prompt_length={longest} tokens")
+    return found
+
+
+def _answered(
+    examples: Sequence[Example], answerers: Sequence[Answerer], batch: int
+) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """The rows of one batch, and their sums."""
+    rows = [Example.from_dict(example.to_dict()) for example in examples]
+    totals = Counter(prompts=len(rows))
+    for one in answerers:
+        totals += one.answer(rows, batch)
+    return [row.to_dict() for row in rows], totals
 
 
 def by_prompt(examples: Iterable[Example], keep: bool) -> list[Example]:
