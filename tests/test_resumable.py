@@ -87,6 +87,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
 def test_signals_end_with_a_hint_and_their_exit_code(
     number: int, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as end, stoppable(lambda: "stopped: 3 of 4"):
         try:
