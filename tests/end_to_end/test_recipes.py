@@ -133,7 +133,7 @@ def test_two_processes_run_every_trainer_to_its_end(tmp_path: Path) -> None:
         *FEW,
         f"output_dir={sweep}",
     ]
-    done = launch(program, processes=2)
+    done = launch(program, processes=2, timeout=550)
     assert done.returncode == 0, done.stderr[-3000:]
     summary = check(sweep / "0_recipe=dpo")
     assert summary["data"]["train"]["pairs"] > 100
