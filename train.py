@@ -1,7 +1,7 @@
 """Train a model on preferences: `accelerate launch train.py recipe=dpo`, or `python train.py --help`.
 
-The story of a run (load, train, evaluate, report) reads top to bottom in alignment/launch/run.py; recipes/ holds what
-there is to run. Installed from a wheel, `align train` is this program.
+The story of a run (load, train, evaluate, report) reads top to bottom in alignment/launch/training_run.py; recipes/
+holds what there is to run. Installed from a wheel, `align train` is this program.
 """
 
 from __future__ import annotations

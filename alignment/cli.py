@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from alignment.cli_frontier import frontier
 from alignment.cli_improve import improve
 from alignment.cli_options import Format, Out, Overwrite, Split
 from alignment.errors import UserError
@@ -228,7 +229,7 @@ def sample(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many prompts.")] = None,
     max_prompt_length: Annotated[int, typer.Option(help="In tokens; a longer prompt is left out.")] = 1024,
     template: Annotated[str, typer.Option(help="chat: the tokenizer's template; raw: the text as it stands.")] = "chat",
-    dtype: Annotated[str, typer.Option(help="Of the weights: bfloat16, float32 or float16.")] = "bfloat16",
+    dtype: Annotated[str, typer.Option(help="Of the weights: auto, bfloat16, float32 or float16.")] = "auto",
     keep: Annotated[bool, typer.Option("--keep", help="Keep the answers that are there; new ones come after.")] = False,
     format: Format = "auto",
     split: Split = "train",
@@ -236,10 +237,13 @@ def sample(
 ) -> None:
     """Answer prompts, several times each: align sample everyday answers.jsonl --model smollm2-135m -n 4."""
     from alignment.launch.quiet import quiet_libraries
+    from alignment.models.precision import settled_dtype
     from alignment.rollouts.sample_file import Sampling, sample_file
 
     quiet_libraries()
-    sampling = Sampling(n, max_new_tokens, temperature, top_p, seed, batch_size, max_prompt_length, template, dtype)
+    sampling = Sampling(
+        n, max_new_tokens, temperature, top_p, seed, batch_size, max_prompt_length, template, settled_dtype(dtype)
+    )
     options: dict[str, Any] = {"format": format, "split": split, "limit": limit, "overwrite": overwrite}
     print(sample_file(prompts, out, model, sampling, keep=keep, **options))
 
@@ -281,6 +285,7 @@ def label(
 
 
 app.command()(improve)
+app.command()(frontier)
 
 
 @judge_app.command()

@@ -60,7 +60,7 @@ def improve(
     refine_template: Annotated[
         str | None, typer.Option(help="Of --way self_refine: chat, alpaca, or a YAML file of your own.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="Of the weights: bfloat16, float32 or float16.")] = "bfloat16",
+    dtype: Annotated[str, typer.Option(help="Of the weights: auto, bfloat16, float32 or float16.")] = "auto",
     format: Format = "auto",
     split: Split = "train",
     overwrite: Overwrite = False,
@@ -70,6 +70,7 @@ def improve(
 
     from alignment.evaluation.rounds import print_rounds
     from alignment.launch.quiet import quiet_libraries
+    from alignment.models.precision import settled_dtype
     from alignment.resumable import STDOUT
     from alignment.rollouts.improve_file import Models, improve_file
     from alignment.rollouts.improver import Improver, Improving
@@ -77,7 +78,7 @@ def improve(
     quiet_libraries()
     sampled = max_new_tokens, temperature, top_p, seed, batch_size
     shows = max_prompt_length, max_reference_length, template, improvement_template, refine_template
-    settings = Improving(way, rounds, rule, *sampled, *shows, dtype)
+    settings = Improving(way, rounds, rule, *sampled, *shows, settled_dtype(dtype))
     models = Models(model, adapter, gap, policy)
     improver = Improver(model, gap, policy=policy, adapter=adapter, settings=settings)
     options: dict[str, Any] = {"format": format, "split": split, "limit": limit, "overwrite": overwrite}

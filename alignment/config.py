@@ -20,7 +20,7 @@ class ModelConfig:
     name: str = "custom"  # shown in summaries
     path: Optional[str] = None  # a built-in's name, a folder, a hub id or a GGUF file
     revision: Optional[str] = None  # of a hub id
-    dtype: str = "float32"  # of the weights in memory: float32 | bfloat16 | float16
+    dtype: str = "float32"  # of the weights in memory: auto | float32 | bfloat16 | float16
     attention: str = "auto"  # auto: SDPA, on a GPU with block masks for long rows | sdpa | eager | flex_attention
     chat_template: Optional[str] = None  # a Jinja file that replaces the tokenizer's own template
     trust_remote_code: bool = False
@@ -85,7 +85,7 @@ class TrainingConfig:
     max_steps: Optional[int] = None  # overrides epochs
     token_budget: int = 4096  # tokens of one micro-batch; changes memory and speed, never the update
     layout: str = "shared"  # shared: one prompt for all its completions; padded: the plain reference layout
-    bf16: bool = True  # bfloat16 autocast
+    bf16: Any = "auto"  # bfloat16 autocast: true | false | auto: where the hardware computes it
     optimizer: str = "adamw_torch_fused"
     weight_decay: float = 0.0
     scheduler: str = "linear"
@@ -167,6 +167,7 @@ class PITConfig:
     policy: Optional[str] = None  # M_P, whose answers are the policy's: a run, folder or hub id; null: model.path
     switch: str = "share"  # what ends the data's turn: share | epoch | plateau
     switch_at: float = 0.5  # … of the run's steps; passes over the data's answers; phases without a higher mean gap
+    stages: Dict[str, Any] = field(default_factory=dict)  # pit_full: stage -> its settings, over those of the run
 
 
 @dataclass

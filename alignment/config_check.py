@@ -11,7 +11,7 @@ from alignment.errors import UserError, nearest
 from alignment.feedback.build import check_feedback
 
 CHOICES = {
-    "model.dtype": ("float32", "bfloat16", "float16"),
+    "model.dtype": ("auto", "float32", "bfloat16", "float16"),
     "model.attention": ("auto", "sdpa", "eager", "flex_attention"),
     "data.template": ("chat", "raw"),
     "data.on_bad_row": ("skip", "stop"),
@@ -20,6 +20,7 @@ CHOICES = {
     "reference.kind": ("auto", "adapter_off", "frozen_copy"),
     "reference.when": ("step", "precompute"),
     "training.layout": ("shared", "padded"),
+    "training.bf16": ("auto", True, False),
     "training.report_to": ("wandb", "tensorboard", "trackio"),
     "rollout.on_kl_limit": ("warn", "stop", "raise"),
     "pit.references": ("curriculum", "data", "policy", "mixed"),
@@ -89,7 +90,8 @@ def check_values(config: RunConfig) -> None:
         given = _get(config, key)
         for value in given if isinstance(given, list) else [given]:
             if value not in options and not (value is None and key in MAY_BE_NULL):
-                raise UserError(f"{key}={value}: {nearest(str(value), options)} (known: {', '.join(options)})")
+                known = [str(option).lower() if isinstance(option, bool) else option for option in options]
+                raise UserError(f"{key}={value}: {nearest(str(value), known)} (known: {', '.join(known)})")
     for key, (low, high) in RANGES.items():
         value = _get(config, key)
         if value is not None and not low <= value <= high:

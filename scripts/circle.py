@@ -15,11 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
-import re
 import sys
-import tempfile
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,149 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 # Found through the line above, installed or not.
-from alignment.data.views import Pair  # noqa: E402
-from alignment.feedback.protocols import Context, Prompts  # noqa: E402
-from alignment.tabular.games import Game  # noqa: E402
-from alignment.tabular.solutions import equilibrium, fit_bradley_terry  # noqa: E402
-
-STYLES = ("article", "person", "other")
-BEGIN = (r"(the|a|an)\b", r"(i|you|your|we|it|he|she|they|one)\b")  # of the first two styles, in either case
-# P(row beats column). Against the reference the first style wins most often, and it is the second that beats it.
-CIRCLE = np.array([[0.5, 0.2, 0.95], [0.8, 0.5, 0.45], [0.05, 0.55, 0.5]])
-
-# name -> overrides of recipe=nash_md; MD1 to MD6 as in the paper's table
-NASH = {
-    "SP": ["rollout.mixture=0"],
-    **{f"MD{n}": [f"rollout.mixture={n / 8}"] for n in range(1, 7)},
-    "BR": ["rollout.mixture=1"],
-    "EMA": ["rollout.opponent_decay=0.98"],
-}
-POLICIES = ("RLHF", *NASH)
-TOKENS = 4
-
-
-def style(text: str) -> int:
-    """The place of an answer's style in STYLES."""
-    return next((at for at, begin in enumerate(BEGIN) if re.match(begin, text, re.IGNORECASE)), 2)
-
-
-class Circle:
-    """P(first beats second) by their styles; notes the styles of what comes first, which are the policy's."""
-
-    def __init__(self) -> None:
-        self.seen: list[list[float]] = []  # the share of each style, a row a call
-
-    def prefer(
-        self, prompts: Prompts, first: Sequence[str], second: Sequence[str], context: Context = None
-    ) -> list[float]:
-        self.seen.append(shares([first])[0].tolist())
-        return [float(CIRCLE[style(a), style(b)]) for a, b in zip(first, second, strict=True)]
-
-
-def shares(answers: Sequence[Sequence[str]]) -> np.ndarray:
-    """(prompts, 3): the share of each style among the answers to each prompt."""
-    return np.array([np.bincount([style(text) for text in texts], minlength=3) / len(texts) for texts in answers])
-
-
-def config(recipe: str, seed: int, arguments: argparse.Namespace, *overrides: str) -> Any:
-    from alignment.launch.compose import Composer
-    from alignment.launch.quiet import quiet_libraries
-
-    quiet_libraries()
-    shared = ["model=tiny", f"seed={seed}", f"training.learning_rate={arguments.learning_rate}", "training.bf16=false"]
-    return Composer.create().config([f"recipe={recipe}", *shared, *overrides])
-
-
-def answers_of(trainer: Any, prompts: Sequence[Any], each: int, seed: int) -> list[list[str]]:
-    """`each` answers of the trainer's policy to every prompt, at temperature 1."""
-    from alignment.batching.units import prompt_ids
-    from alignment.rollouts.sampler import PolicySampler
-    from alignment.rollouts.sampling import SamplingSettings
-
-    sampler = PolicySampler(trainer.model, trainer.tokenizer, SamplingSettings(TOKENS, batch_size=256), None)
-    ids = [tuple(prompt) for prompt in prompt_ids(prompts, trainer.tokenizer, trainer.config.data)]
-    found = sampler.sample(ids, each, seed)
-    return [[rollout.text for rollout in found[at * each : (at + 1) * each]] for at in range(len(ids))]
-
-
-def online(recipe: str, seed: int, folder: str, arguments: argparse.Namespace, feedback: Any, *overrides: str) -> Any:
-    """A trainer of the online recipe, with the judge or the reward model as its feedback."""
-    from alignment.launch.run import METHODS
-
-    settings = [
-        f"training.max_steps={arguments.steps}",
-        "training.batch_size=32",
-        "rollout.prompts=32",
-        "rollout.epochs=1",
-        f"rollout.max_new_tokens={TOKENS}",
-        "training.save_steps=null",
-        "training.scheduler=linear",  # with steps of one size they would orbit
-        *overrides,
-    ]
-    method = {"rloo": "policy_gradient"}.get(recipe, recipe)
-    return METHODS[method](config=config(recipe, seed, arguments, *settings), folder=folder, feedback=feedback)
-
-
-def reward_model(trainer: Any, seed: int, folder: str, arguments: argparse.Namespace) -> Any:
-    """A reward model of the judge's verdicts on pairs of the reference's own answers."""
-    from alignment.feedback.trained import RewardModel
-    from alignment.trainers.reward import RewardTrainer
-
-    random_numbers, pairs = random.Random(seed), []
-    prompts = [record.prompt for record in trainer.data.records.values()]
-    for number, texts in enumerate(answers_of(trainer, prompts, 16, seed + 1)):
-        for at in range(0, 16, 2):
-            a, b = texts[at : at + 2]
-            won = random_numbers.random() < CIRCLE[style(a), style(b)]
-            chosen, rejected = (a, b) if won else (b, a)
-            if a != b:
-                sides = [[{"role": "assistant", "content": text}] for text in (chosen, rejected)]
-                pairs.append(Pair(f"{number}-{at}", prompts[number], *sides))
-    settings = config("reward", seed, arguments, "training.max_steps=140", "training.batch_size=16", "peft=none")
-    judge = RewardTrainer(config=settings, train=pairs, eval=pairs[:64], folder=folder)
-    judge.train()
-    judge.save_policy(Path(folder) / "model")
-    return RewardModel(path=str(Path(folder) / "model"))
-
-
-def run(policy: str, seed: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Train one policy; its shares of the styles on held-out prompts (and, with RLHF, those of the reference)."""
-    with tempfile.TemporaryDirectory() as folder:
-        judge, rows, extra = Circle(), [], {}
-        if policy == "RLHF":
-            options = ["rollout.completions=2", f"loss.kl_coef={arguments.tau}"]
-            noted = _Noted(judge)
-            trainer = online("rloo", seed, folder, arguments, noted, *options)
-            held_out = trainer.data.prompts[: arguments.prompts]
-            found = shares(answers_of(trainer, held_out, arguments.answers, 7))
-            rows.append({"policy": "reference", "seed": seed, "shares": found.tolist()})
-            noted.of = reward_model(trainer, seed, f"{folder}/reward", arguments)
-            texts = [text for each in answers_of(trainer, held_out, 2, 9) for text in each]
-            scores = noted.of.score([prompt for prompt in held_out for _ in range(2)], texts)
-            extra["rewards"] = [
-                float(np.mean([s for s, text in zip(scores, texts, strict=True) if style(text) == number]))
-                for number in range(3)
-            ]
-        else:
-            trainer = online("nash_md", seed, folder, arguments, judge, f"loss.tau={arguments.tau}", *NASH[policy])
-            held_out = trainer.data.prompts[: arguments.prompts]
-        trainer.train()
-        found = shares(answers_of(trainer, held_out, arguments.answers, 8))
-        rows.append({"policy": policy, "seed": seed, "shares": found.tolist(), "path": judge.seen, **extra})
-    return rows
-
-
-class _Noted:
-    """A reward, with the styles of all that it scores noted by the judge that it was made from."""
-
-    label = "reward_model"
-
-    def __init__(self, judge: Circle) -> None:
-        self.judge, self.of = judge, None
-
-    def score(self, prompts: Prompts, completions: Sequence[str], context: Context = None) -> list[float]:
-        self.judge.seen.append(shares([completions])[0].tolist())
-        return self.of.score(prompts, completions)
+from alignment.reproduce.circle import CIRCLE, POLICIES, STYLES, Training, run, win, with_equilibrium  # noqa: E402
+from alignment.tabular.solutions import fit_bradley_terry  # noqa: E402
 
 
 def main() -> None:
@@ -190,10 +45,17 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.is_file() else []
     known = {(row["policy"], row["seed"]) for row in rows}
+    training = Training(
+        steps=arguments.steps,
+        tau=arguments.tau,
+        learning_rate=arguments.learning_rate,
+        prompts=arguments.prompts,
+        answers=arguments.answers,
+    )
     for seed in map(int, arguments.seeds.split(",")):
         for policy in arguments.policies.split(","):
             if not arguments.table and (policy, seed) not in known:
-                for row in run(policy, seed, arguments):
+                for row in run(policy, seed, training):
                     rows.append(row)
                     with open(arguments.out, "a") as file:
                         file.write(json.dumps(row) + "\n")
@@ -201,18 +63,6 @@ def main() -> None:
     print(tables(rows, arguments.tau))
     if arguments.plot:
         plot(rows, arguments.tau, arguments.plot)
-
-
-def with_equilibrium(rows: Sequence[dict[str, Any]], tau: float) -> dict[str, np.ndarray]:
-    """policy -> (seeds, prompts, 3) shares; last the regularised equilibrium of each prompt's game."""
-    found: defaultdict[str, list[Any]] = defaultdict(list)
-    for row in rows:
-        found[row["policy"]].append(row["shares"])
-    policies = {name: np.array(value) for name, value in found.items()}
-    mu = policies["reference"].mean(0) + 1e-3  # no style is impossible
-    log_mu = np.log(mu / mu.sum(-1, keepdims=True))
-    game = Game(np.broadcast_to(CIRCLE, (len(mu), 3, 3)), log_mu, np.full(len(mu), tau))
-    return policies | {"equilibrium": np.exp(equilibrium(game))[None]}
 
 
 def tables(rows: Sequence[dict[str, Any]], tau: float) -> str:
@@ -242,11 +92,6 @@ def tables(rows: Sequence[dict[str, Any]], tau: float) -> str:
     for name, fitted in fits.items():
         lines.append(f"\n{name}: " + ", ".join(f"{s} {r:+.2f}" for s, r in zip(STYLES, fitted, strict=True)))
     return "\n".join(lines)
-
-
-def win(first: np.ndarray, second: np.ndarray) -> float:
-    """P(first beats second), mean over prompts and over all pairs of seeds."""
-    return float(np.einsum("apk,kl,bpl->abp", first, CIRCLE, second).mean())
 
 
 def plot(rows: Sequence[dict[str, Any]], tau: float, file: Path) -> None:

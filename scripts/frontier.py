@@ -70,7 +70,7 @@ def run(method: str, kl: float, seed: int, offset: float, steps: int, model: str
     from alignment.evaluation.end_of_run import EndOfRun
     from alignment.launch.compose import Composer
     from alignment.launch.quiet import quiet_libraries
-    from alignment.launch.run import METHODS as TRAINERS
+    from alignment.launch.training_run import METHODS as TRAINERS
 
     quiet_libraries()
     recipe, overrides = METHODS[method]

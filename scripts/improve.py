@@ -36,6 +36,7 @@ from alignment.feedback.adapters import label  # noqa: E402
 from alignment.feedback.label import context_of  # noqa: E402
 from alignment.feedback.named import feedback_named  # noqa: E402
 from alignment.launch.quiet import quiet_libraries  # noqa: E402
+from alignment.models.precision import settled_dtype  # noqa: E402
 from alignment.rollouts.best_of import best_at_cost  # noqa: E402
 from alignment.rollouts.improve import Improved  # noqa: E402
 from alignment.rollouts.improver import Improver, Improving, as_given_gap  # noqa: E402
@@ -305,7 +306,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ways", default="improver,improver_last,self_refine,best_of_n,resample")
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--dtype", default="auto", help="of the weights")
     parser.add_argument(
         "--score", action="append", default=[], help="what judges: feedback by name, or a run; repeatable"
     )
@@ -315,6 +316,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write every figure here, as JSON lines")
     parser.add_argument("--plot", type=Path, help="a PNG")
     arguments = parser.parse_args()
+    arguments.dtype = settled_dtype(arguments.dtype)
     arguments.policy = arguments.policy or arguments.improver
     arguments.ways = arguments.ways.split(",")
     arguments.temperatures = [float(value) for value in arguments.temperatures.split(",")]

@@ -95,7 +95,7 @@ class Stages:
         """The run folder of a stage."""
         from alignment.launch.compose import Composer
         from alignment.launch.quiet import quiet_libraries
-        from alignment.launch.run import METHODS
+        from alignment.launch.training_run import METHODS
 
         quiet_libraries()
         run = self.folder / name

@@ -47,7 +47,7 @@ class ChatSettings:
     seed: int | None = 0  # another seed asks anew; null (served): none is sent
     max_tokens: int | None = 512  # of one answer; null (served): the server's own
     # of a model in this process
-    dtype: str = "float32"  # of the weights in memory: float32 | bfloat16 | float16
+    dtype: str = "float32"  # of the weights in memory: auto | float32 | bfloat16 | float16
     revision: str | None = None  # of a hub id
     chat_template: str | None = None  # a Jinja file that replaces the tokenizer's own
     trust_remote_code: bool = False

@@ -25,6 +25,7 @@ from alignment.feedback.verdicts import Reply
 from alignment.models.layout_check import choose_layout
 from alignment.models.loading import DTYPES, load_model, load_tokenizer, resolve
 from alignment.models.logps import attach, causal_lm, sum_by_completion, token_logps
+from alignment.models.precision import AUTO
 from alignment.rollouts.sample import sample
 
 TOO_LONG = "prompt too long"
@@ -36,7 +37,7 @@ class LocalChat:
     """
 
     def __init__(self, settings: ChatSettings, counts: Counter[str]) -> None:
-        checks.choice(settings, "dtype", DTYPES)
+        checks.choice(settings, "dtype", (AUTO, *DTYPES))
         assert settings.path is not None
         self.settings, self.counts, self.name = settings, counts, settings.path
         resolve(settings.path)  # a name that is not there is said at once

@@ -142,8 +142,9 @@ class Composer:
             yield f"{key}=[]"  # none of the group's files: Hydra knows no null here
         elif key in ("recipe", "feedback") and isinstance(value, str) and value not in self.files.options(key):
             yield f"{key}={_file_option(value)}"
-        elif key in {f"loss.{name}" for name in LOSS_MODIFIERS} or key.startswith("feedback."):
+        elif key in {f"loss.{name}" for name in LOSS_MODIFIERS} or key.startswith(("feedback.", "pit.stages.")):
             # Beside any loss, so no loss's file lists it; of feedback, a setting that its file leaves at its default.
+            # Of a stage, any setting of a run: its names are checked where the stage's settings are made.
             yield f"++{str(override.input_line).lstrip('+')}"
         else:
             assert override.input_line is not None

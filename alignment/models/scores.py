@@ -22,7 +22,6 @@ from alignment.batching.packing import Batch
 from alignment.config import ModelConfig
 from alignment.errors import UserError
 from alignment.models.loading import (
-    DTYPES,
     adapters_of,
     attention_setting,
     base_of_adapter,
@@ -30,6 +29,7 @@ from alignment.models.loading import (
     load_part,
     merge_adapter,
     resolve,
+    torch_dtype,
 )
 from alignment.models.logps import call, causal_lm
 
@@ -165,7 +165,7 @@ def _load(folder: str, config: ModelConfig, heads: int) -> tuple[Any, list[str]]
         config,
         "scoring model",
         num_labels=heads,
-        dtype=DTYPES[config.dtype],
+        dtype=torch_dtype(config.dtype),
         attn_implementation=attention_setting(config.attention),
         output_loading_info=True,
     )

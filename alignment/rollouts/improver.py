@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from alignment.feedback.protocols import Gap
 from alignment.feedback.trained import PreferenceModel
 from alignment.models.adapters import load_beside
 from alignment.models.loading import config_of_run, load_tokenizer, resolve
+from alignment.models.precision import AUTO, settled_dtype
 from alignment.rollouts.improve import Improved, Proposer, check_rule, improve
 from alignment.rollouts.proposers import Asker, Improvement, Resampling, SelfRefine
 from alignment.rollouts.sampler import PolicySampler, Rollout, Sampler
@@ -50,7 +51,7 @@ class Improving:
     # chat | alpaca | a YAML file, as pit.template, and for self_refine; None: chat, with template=raw alpaca
     improvement_template: str | None = None
     refine_template: str | None = None
-    dtype: str = "bfloat16"
+    dtype: str = field(default_factory=lambda: settled_dtype(AUTO))
 
     def __post_init__(self) -> None:
         if self.way not in WAYS:

@@ -7,7 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from alignment.data.templates import check_tokenizer, encode_prompt
 from alignment.errors import UserError
 from alignment.models.adapters import load_beside
 from alignment.models.loading import load_tokenizer, resolve
+from alignment.models.precision import AUTO, settled_dtype
 from alignment.resumable import OneProcess, ResumableFile
 from alignment.rollouts.sample import sample
 
@@ -36,7 +37,7 @@ class Sampling:
     batch_size: int = 32  # answers made at once
     max_prompt_length: int = 1024  # tokens; a longer prompt is left out
     template: str = "chat"
-    dtype: str = "bfloat16"
+    dtype: str = field(default_factory=lambda: settled_dtype(AUTO))
 
     def __post_init__(self) -> None:
         for name in ("n", "max_new_tokens", "batch_size", "max_prompt_length"):

@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 
 from alignment.config import RunConfig
 from alignment.errors import UserError
+from alignment.models.precision import settled_bf16
 
 
 def training_arguments(config: RunConfig, folder: Path, steps: int) -> TrainingArguments:
@@ -33,7 +34,7 @@ def training_arguments(config: RunConfig, folder: Path, steps: int) -> TrainingA
         lr_scheduler_type=training.scheduler,
         warmup_steps=round(training.warmup_ratio * steps),
         max_grad_norm=training.max_grad_norm,
-        bf16=training.bf16,
+        bf16=settled_bf16(training.bf16),
         use_cpu=not torch.cuda.is_available(),
         seed=config.seed,
         logging_steps=training.logging_steps,

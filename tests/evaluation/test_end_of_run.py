@@ -16,7 +16,7 @@ from alignment.errors import UserError
 from alignment.evaluation.end_of_run import Answers, EndOfRun
 from alignment.feedback.adapters import BradleyTerry, Function, MeanWin
 from alignment.feedback.rules import Length
-from alignment.launch.run import answers_before, report
+from alignment.launch.training_run import answers_before, report
 from alignment.rollouts.sample import Answer
 from alignment.trainers.dpo import DPOTrainer
 from tests.trainers.pairs import some_pairs

@@ -14,7 +14,7 @@ from alignment.data.views import Judged
 from alignment.errors import UserError
 from alignment.evaluation.judged import HeldOut, JudgedEndOfRun, changes, measured
 from alignment.evaluation.table import rows
-from alignment.launch.run import end_of_run
+from alignment.launch.training_run import end_of_run
 from alignment.trainers.cut import CUTTrainer
 from alignment.trainers.dpo import DPOTrainer
 from tests.trainers.judgments import some_judgments

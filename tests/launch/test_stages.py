@@ -31,7 +31,7 @@ SETTINGS += ["peft.dropout=0.1", "training.learning_rate=1e-3"]
 
 @pytest.fixture(autouse=True)
 def method(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(run.STAGED, "two_stages", "tests.launch.two_stages:two_stages")
+    monkeypatch.setitem(run.STAGED, "two_stages", two_stages.two_stages)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "description: two stages\nmethod: two_stages\ndefaults: [{override /loss: sigmoid}]\n"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(run.STAGED, "two_stages", "tests.launch.two_stages:two_stages")
+        patch.setitem(run.STAGED, "two_stages", two_stages.two_stages)
         assert main(arguments(folder, folder / "whole")) == 0
     return folder
 

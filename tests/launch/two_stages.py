@@ -50,7 +50,7 @@ def register() -> None:
     """Make method=two_stages known."""
     from alignment.launch import run
 
-    run.STAGED["two_stages"] = "tests.launch.two_stages:two_stages"
+    run.STAGED["two_stages"] = two_stages
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def test_the_command_line_refuses_before_a_model_is_loaded(tmp_path: Path, capsy
     assert main(launched) == 0
     capsys.readouterr()
     with monkeypatch.context() as patch:
-        patch.setattr("alignment.launch.run.METHODS", {"dpo": None})
+        patch.setattr("alignment.launch.training_run.METHODS", {"dpo": None})
         assert main([f"resume={run}", "loss.beta=0.5", "training.learning_rate=1e-4"]) == 2
     said = capsys.readouterr().err
     assert "loss.beta: 0.1 -> 0.5; training.learning_rate: 4e-05 -> 0.0001" in said and "Traceback" not in said
