@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from alignment.cli_frontier import frontier
+from alignment.cli_frontier import frontier
 from alignment.cli_improve import improve
 from alignment.cli_options import Format, Out, Overwrite, Split
 from alignment.errors import UserError
@@ -285,6 +286,7 @@ def label(
 
 
 app.command()(improve)
+app.command()(frontier)
 app.command()(frontier)
 
 
