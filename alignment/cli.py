@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from alignment.cli_frontier import frontier
+from alignment.cli_eval import evaluate
 from alignment.cli_frontier import frontier
 from alignment.cli_improve import improve
 from alignment.cli_options import Format, Out, Overwrite, Split
@@ -285,8 +285,8 @@ def label(
     print(f"written to {out}")
 
 
+app.command("eval")(evaluate)
 app.command()(improve)
-app.command()(frontier)
 app.command()(frontier)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from alignment.evaluation.models.answers import Answers
@@ -17,35 +17,36 @@ Scores = list[list[float]]  # of each prompt's answers; NaN is no verdict
 
 @dataclass
 class Duel:
-    """Two models' answers compared, prompt by prompt.
+    """Two models' answers compared, those of a prompt one after the other.
 
     Attributes:
-        outcomes: of each of the P prompts the share that the first model wins of the answers compared, a tie being a
-            half; None where there is no verdict, or one of both has no answer.
-        answered: prompts that both have answered.
-        compared: answers with a verdict.
-        disagree: … of which the two orders name different winners.
+        prompts: the prompt of each comparison, by its number.
+        outcomes: what the first model won of it, the mean over both orders of 1, 0, or 0.5 for a tie; None: no verdict.
+        lengths: characters of the first model's answer, and of the second's.
+        disagree: comparisons in which the two orders name different winners.
         both_orders: False where the order cannot matter, since two scores are compared.
     """
 
     first: str
     second: str
-    outcomes: list[float | None]
-    answered: int = 0
-    compared: int = 0
+    prompts: list[int] = field(default_factory=list)
+    outcomes: list[float | None] = field(default_factory=list)
+    lengths: list[tuple[int, int]] = field(default_factory=list)
     disagree: int = 0
     both_orders: bool = True
 
-    @property
-    def no_verdict(self) -> int:
-        """Prompts that both have answered, without a verdict."""
-        return self.answered - sum(outcome is not None for outcome in self.outcomes)
+    def by_prompt(self, count: int) -> list[float]:
+        """The mean outcome of each of `count` prompts; NaN without a verdict."""
+        known: list[list[float]] = [[] for _ in range(count)]
+        for prompt, outcome in zip(self.prompts, self.outcomes, strict=True):
+            known[prompt] += [] if outcome is None else [outcome]
+        return [sum(each) / len(each) if each else math.nan for each in known]
 
     def turned(self) -> Duel:
         """The same seen from the second model."""
         outcomes = [None if outcome is None else 1.0 - outcome for outcome in self.outcomes]
-        counts = self.answered, self.compared, self.disagree, self.both_orders
-        return Duel(self.second, self.first, outcomes, *counts)
+        lengths = [(b, a) for a, b in self.lengths]
+        return Duel(self.second, self.first, self.prompts, outcomes, lengths, self.disagree, self.both_orders)
 
 
 class _Row(NamedTuple):
@@ -74,8 +75,8 @@ def all_scores(file: VerdictFile, models: Sequence[Answers]) -> dict[str, Scores
 def duels(file: VerdictFile, opinion: Opinion, pairs: Sequence[tuple[Answers, Answers]]) -> list[Duel]:
     """Each two models compared: the k-th answer of one with the k-th of the other, as many as both have.
 
-    A judge is asked in both orders, and its verdict is the mean of both; without one of them there is none. Of a
-    reward, or a judge made of one, the scores are compared. Equal texts tie, and are not asked about.
+    A judge is asked in both orders; without one of them there is no verdict. Of a reward, or a judge made of one, the
+    scores are compared. Equal texts tie, and are not asked about.
     """
     rows = [
         _Row(number, p, (a.text, b.text))
@@ -85,21 +86,16 @@ def duels(file: VerdictFile, opinion: Opinion, pairs: Sequence[tuple[Answers, An
     ]
     names = [(first.of.name, second.of.name) for first, second in pairs]
     both = opinion.compares and not isinstance(opinion.feedback, BradleyTerry)
-    found = [Duel(*each, [], both_orders=both) for each in names]
+    found = [Duel(*each, both_orders=both) for each in names]
     asked = iter(_verdicts(file, opinion, [row for row in rows if row.texts[0] != row.texts[1]], names, both))
-    sides: dict[tuple[int, int], list[float]] = {}
     for row in rows:
-        forward, backward = (0.5, 0.5) if row.texts[0] == row.texts[1] else next(asked)
-        own = sides.setdefault((row.pair, row.prompt), [])
-        mean = (forward + backward) / 2
-        if not math.isnan(mean):
-            own.append(_side(mean - 0.5))
-            found[row.pair].compared += 1
-            found[row.pair].disagree += (forward - 0.5) * (backward - 0.5) < 0
-    for number, duel in enumerate(found):
-        by_prompt = [sides.get((number, p)) for p in range(len(file.asked))]
-        duel.answered = sum(each is not None for each in by_prompt)
-        duel.outcomes = [sum(each) / len(each) if each else None for each in by_prompt]
+        orders = (0.5, 0.5) if row.texts[0] == row.texts[1] else next(asked)
+        ahead, after = (_side(p - 0.5) for p in orders)
+        outcome, duel = (ahead + after) / 2, found[row.pair]
+        duel.prompts.append(row.prompt)
+        duel.outcomes.append(None if math.isnan(outcome) else outcome)
+        duel.lengths.append((len(row.texts[0]), len(row.texts[1])))
+        duel.disagree += abs(ahead - after) == 1
     return found
 
 

@@ -27,6 +27,7 @@ class Opinion:
     name: str
     what: Any
     option: str  # --score or --judge, for messages
+    loads_a_model: bool = False  # in this process, when it is built
     _built: Any = None
 
     @property
@@ -55,7 +56,7 @@ class Opinion:
 
 
 def opinions(given: Iterable[Any], option: str) -> list[Opinion]:
-    """Those that `NAME=WHAT`, `WHAT`, or objects name, in order; unknown names are refused, and nothing is built.
+    """Those that `NAME=WHAT`, `WHAT`, or objects name, in order. Nothing is built; unknown names are refused.
 
     Raises:
         UserError: no such feedback, or two of one name.
@@ -64,9 +65,12 @@ def opinions(given: Iterable[Any], option: str) -> list[Opinion]:
     for each in given:
         if isinstance(each, str):
             own, what = named(each)
-            if not Path(what).expanduser().is_dir():
-                check_feedback(feedback_settings([f"feedback={what}"]), f"{option} {what}")
-            found.append(Opinion(own or _short(what), what, option))
+            loads = Path(what).expanduser().is_dir()
+            if not loads:
+                settings = feedback_settings([f"feedback={what}"])
+                check_feedback(settings, f"{option} {what}")
+                loads = _has_path(settings)
+            found.append(Opinion(own or _short(what), what, option, loads))
         else:
             found.append(Opinion(label(each), each, option))
     names = [each.name for each in found]
@@ -74,6 +78,13 @@ def opinions(given: Iterable[Any], option: str) -> list[Opinion]:
         if names.count(name) > 1:
             raise UserError(f"{option}: two are called {name}; name them yourself, as in {option} a={name}")
     return found
+
+
+def _has_path(settings: Any) -> bool:
+    """Whether a model is named by its path, anywhere in the settings."""
+    if isinstance(settings, dict):
+        return any((key == "path" and value is not None) or _has_path(value) for key, value in settings.items())
+    return isinstance(settings, list) and any(map(_has_path, settings))
 
 
 def _short(what: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,11 @@ class Weights:
         base = base_of_adapter(Path(parts[-1])) if parts else folder
         return [self.config.dtype, *(digest_of_files(part) or part for part in [*parts, base])]
 
-    @cached_property
-    def vocabulary(self) -> dict[str, int]:
-        """Token -> id: models share token ids where these are equal."""
-        return self.tokenizer.get_vocab()
+    def same_tokens(self, other: Weights, prompts: Sequence[list[Message]]) -> bool:
+        """Whether both mean the same by a token id, and put the prompts in the same ones."""
+        if self.tokenizer.get_vocab() != other.tokenizer.get_vocab():
+            return False
+        return all(self.encode(prompt) == other.encode(prompt) for prompt in prompts)
 
     def encode(self, prompt: list[Message]) -> list[int]:
         """Token ids of the prompt."""

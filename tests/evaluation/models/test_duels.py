@@ -16,7 +16,7 @@ from alignment.evaluation.models.verdicts import VerdictFile
 from alignment.feedback.adapters import BradleyTerry, Function
 from alignment.feedback.rules import Length
 from tests.evaluation.models.made import Longer, answers, judge, prompts, reward
-from tests.feedback.toys import Says, Table
+from tests.feedback.toys import Says, Table, same
 
 ASKED = prompts("one", "two", "three")
 
@@ -67,20 +67,21 @@ def test_both_orders_ties_and_what_is_not_asked(tmp_path: Path) -> None:
     right = answers("right", ["b"], ["d"], ["f"], ["same"], [])
     asked = prompts("1", "2", "3", "4", "5")
     (duel,) = duels(VerdictFile(judge(looked), asked, tmp_path), judge(looked), [(left, right)])
-    # (0.9 + 0.8) / 2 wins; 0.8 and 0.2 tie, and name two winners; one order without a verdict is none; equal texts tie.
-    assert duel.outcomes == [1.0, 0.5, None, 0.5, None]
-    assert (duel.answered, duel.compared, duel.disagree, duel.no_verdict, duel.both_orders) == (4, 3, 1, 1, True)
+    # 0.9 and 0.8 win; 0.8 and 0.2 name two winners, and tie; one order without a verdict is none; equal texts tie.
+    assert duel.prompts == [0, 1, 2, 3] and duel.outcomes == [1.0, 0.5, None, 0.5]
+    assert same(duel.by_prompt(5), [1.0, 0.5, math.nan, 0.5, math.nan])
+    assert duel.disagree == 1 and duel.both_orders
     assert all("same" not in pair and "x" not in pair for call in looked.asked for pair in call)
     assert looked.asked[0][:2] == [("a", "b"), ("b", "a")]  # orders side by side
-    assert duel.turned().outcomes == [0.0, 0.5, None, 0.5, None] and duel.turned().first == "right"
+    assert duel.turned().outcomes == [0.0, 0.5, None, 0.5] and duel.turned().first == "right"
 
 
 def test_several_answers_to_a_prompt_are_compared_in_their_places(tmp_path: Path) -> None:
     left, right = answers("left", ["aaa", "b"], ["a"], ["aa"]), answers("right", ["b", "aaa", "c"], ["b"], ["b"])
     own = judge(Longer())
     (duel,) = duels(VerdictFile(own, ASKED, tmp_path), own, [(left, right)])
-    assert duel.outcomes == [0.5, 0.5, 1.0] and duel.answered == 3
-    assert (duel.compared, duel.disagree) == (4, 1)  # a judge that says "first" of two as long ones ties
+    assert duel.prompts == [0, 0, 1, 2] and duel.outcomes == [1.0, 0.0, 0.5, 1.0]
+    assert duel.by_prompt(3) == [0.5, 0.5, 1.0] and duel.disagree == 1  # "first" of two as long ones is a tie
 
 
 def test_a_reward_as_a_judge_compares_its_scores(tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_a_judge_that_goes_down_keeps_what_it_said(rows: int, tmp_path: Path, mo
     file = VerdictFile(down, asked, tmp_path)
     (part,) = duels(file, down, [(left, right)])
     known = 4 * (rows // 4) // 2  # whole batches, two orders a prompt
-    assert part.outcomes == wanted.outcomes[:known] + [None] * (6 - known) and part.no_verdict == 6 - known
+    assert part.outcomes == wanted.outcomes[:known] + [None] * (6 - known)
     assert file.failure == "ConnectionError: no answer from the server" and len(file.known) == 2 * known
     up = judge(Longer())
     (again,) = duels(VerdictFile(up, asked, tmp_path), up, [(left, right)])
@@ -143,7 +144,7 @@ def test_verdicts_out_of_range_are_none(tmp_path: Path) -> None:
     own = judge(Looked({("a", "b"): 1.5, ("b", "a"): 0.0}))
     file = VerdictFile(own, ASKED, tmp_path)
     (duel,) = duels(file, own, [(answers("l", ["a"], [], []), answers("r", ["b"], [], []))])
-    assert duel.outcomes == [None, None, None] and "1.5, which is not in [0, 1]" in str(file.failure)
+    assert duel.outcomes == [None] and "1.5, which is not in [0, 1]" in str(file.failure)
 
 
 def test_feedback_without_a_plain_form_is_refused(tmp_path: Path) -> None:

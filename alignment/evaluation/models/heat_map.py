@@ -1,0 +1,51 @@
+"""The win rates of all pairs of models as a picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+
+from alignment.evaluation.curves import LIGHT
+from alignment.evaluation.text import shortened, visible
+
+NAME = "pairs-{}.png"
+LONGEST = 24  # characters of a name
+
+
+def draw(names: Sequence[str], rates: np.ndarray, title: str) -> bytes:
+    """A PNG of win rates (K, K) in [0, 1], best model on top: the row's model against the column's."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    text, _, background, *_ = LIGHT
+    with np.errstate(invalid="ignore"):
+        order = np.argsort(-np.nan_to_num(np.nanmean(np.where(np.isnan(rates), np.nan, rates), axis=1)), kind="stable")
+    rates, shown = rates[np.ix_(order, order)], [shortened(visible(names[at]), LONGEST) for at in order]
+    count = len(shown)
+    figure = Figure(figsize=(2.6 + 0.85 * count, 1.9 + 0.6 * count), layout="constrained", facecolor=background)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    # Blue and orange, white at one half: told apart with any colour vision, and every cell has its number.
+    picture = axes.imshow(100 * rates, cmap="PuOr_r", vmin=0, vmax=100, aspect="auto")
+    for row in range(count):
+        for column in range(count):
+            value = rates[row, column]
+            if np.isfinite(value):
+                dark = abs(value - 0.5) > 0.3
+                colour = background if dark else text
+                axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=10, color=colour)
+    axes.set_xticks(range(count), shown, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(count), shown)
+    axes.tick_params(colors=text, labelsize=8.5, length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(shortened(visible(title), 60), loc="left", fontsize=11, fontweight="bold", color=text)
+    axes.set_xlabel("against", fontsize=8.5, color=text)
+    bar = figure.colorbar(picture, ax=axes, shrink=0.9, pad=0.02)
+    bar.set_label("win rate of the row, per cent", fontsize=8.5, color=text)
+    bar.ax.tick_params(colors=text, labelsize=8, length=0)
+    bar.outline.set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120, facecolor=background, metadata={"Software": None})
+    return buffer.getvalue()
