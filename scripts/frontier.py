@@ -5,7 +5,7 @@
 
 Every run takes the same prompts, the same number of optimizer steps and samples a step, and the same learning rate. A
 run that is in the file already is not made again, so the command may be stopped and started. `--table` alone shows what
-the file holds.
+the file holds; `align frontier frontier.jsonl` says more of it (docs/frontier.md).
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ import argparse
 import hashlib
 import json
 import math
-import statistics
 import sys
 import tempfile
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -114,61 +112,30 @@ def run(method: str, kl: float, seed: int, offset: float, steps: int, model: str
     return row | {"score": found["score"], "kl": found["kl"], "length": found["length"], "fluency": found["fluency"]}
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Mean over seeds of reward and KL of every method and coefficient, as Markdown."""
-    groups: defaultdict[tuple[str, float, float], list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        groups[row["method"], row["kl_coef"], row["offset"]].append(row)
-    lines = [
-        "| method | KL coefficient | offset | seeds | reward | KL, nats | tokens | fluency |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for (method, kl, offset), found in sorted(groups.items()):
-        mean = [
-            statistics.fmean(row[part][key] for row in found)
-            for part, key in (("score", "after"), ("kl", "mean"), ("length", "after"), ("fluency", "after"))
-        ]
-        cells = [method, f"{kl:g}", f"{offset:g}", str(len(found)), *(f"{value:.2f}" for value in mean)]
-        lines.append(f"| {' | '.join(cells)} |")
-    start = statistics.fmean(row["score"]["before"] for row in rows)
-    return "\n".join([*lines, f"\nBefore training: {start:.2f}."])
+def table(file: Path) -> str:
+    """Mean over seeds of reward and KL of every method and setting, as Markdown."""
+    from alignment.evaluation.frontier import frontiers
+    from alignment.evaluation.frontier_runs import read_sweep
+    from alignment.evaluation.text import decimal
+
+    moved = frontiers(read_sweep([file], by="method"), band="none")
+    said = frontiers(read_sweep([file], x="length", y="fluency", by="method"), band="none")
+    lines = ["| method | setting | seeds | reward | KL, nats | tokens | fluency |", "|---|---|--:|--:|--:|--:|--:|"]
+    for group, other in zip(moved.groups, said.groups, strict=True):
+        for point, besides in zip(group.settings, other.settings, strict=True):
+            cells = [decimal(value) for value in (point.y, point.x, besides.x, besides.y)]
+            lines.append(f"| {' | '.join([group.name, point.label, str(len(point.runs)), *cells])} |")
+    return "\n".join([*lines, f"\nBefore training: {decimal(moved.start)}."])
 
 
-def plot(rows: Sequence[dict[str, Any]], file: Path, furthest: float) -> None:
-    """Reward over KL, a line a method through its coefficients, a faint point a run; what is beyond is counted."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def plot(source: Path, file: Path, furthest: float) -> None:
+    """The picture that `align frontier` draws: methods with several seeds of every setting have a band."""
+    from alignment.evaluation.files import write_atomically
+    from alignment.evaluation.frontier import frontiers
+    from alignment.evaluation.frontier_plot import draw
+    from alignment.evaluation.frontier_runs import read_sweep
 
-    figure = Figure(figsize=(7, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for number, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
-        mine = [row for row in rows if row["method"] == method]
-        shown = [row for row in mine if row["kl"]["mean"] <= furthest]
-        axes.plot(
-            [r["kl"]["mean"] for r in shown],
-            [r["score"]["after"] for r in shown],
-            "o",
-            ms=4,
-            alpha=0.3,
-            color=f"C{number}",
-        )
-        by_kl: defaultdict[float, list[dict[str, Any]]] = defaultdict(list)
-        for row in mine:
-            by_kl[row["kl_coef"]].append(row)
-        points = sorted(
-            (statistics.fmean(r["kl"]["mean"] for r in group), statistics.fmean(r["score"]["after"] for r in group))
-            for group in by_kl.values()
-        )
-        near, beyond = [point for point in points if point[0] <= furthest], sum(kl > furthest for kl, _ in points)
-        label = f"{method} ({beyond} beyond)" if beyond else method
-        axes.plot(*zip(*near, strict=True), "-o", label=label, color=f"C{number}")
-    axes.set_xlim(0, furthest)
-    axes.set_xlabel("KL to the reference, nats an answer")
-    axes.set_ylabel("reward of held-out answers")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    figure.savefig(file, dpi=120)
+    write_atomically(file, draw(frontiers(read_sweep([source], by="method")), furthest))
 
 
 def main() -> None:
@@ -207,9 +174,11 @@ def main() -> None:
                 f"{job[:4]}: reward {score['before']:.2f} -> {score['after']:.2f}, KL {row['kl']['mean']:.2f}",
                 flush=True,
             )
-    print(table(rows))
+    if not rows:
+        parser.error(f"--table: there are no runs in {arguments.out}")
+    print(table(arguments.out))
     if arguments.plot:
-        plot(rows, arguments.plot, arguments.furthest)
+        plot(arguments.out, arguments.plot, arguments.furthest)
 
 
 if __name__ == "__main__":
