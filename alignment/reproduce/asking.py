@@ -14,6 +14,7 @@ from alignment.batching.packing import pack
 from alignment.batching.units import prompt_ids
 from alignment.config import DataConfig, ModelConfig
 from alignment.data.example import Message
+from alignment.launch.quiet import quiet_libraries
 from alignment.models.adapters import is_adapted, load_beside
 from alignment.models.layout_check import choose_layout
 from alignment.models.loading import load_tokenizer
@@ -28,6 +29,7 @@ TOKEN_BUDGET = 4096
 
 def ask(model: str | Path, prompts: Sequence[list[Message]], sampled: Sampled) -> Answers:
     """Sampled answers of a model. With a LoRA adapter, log-ratios are to its base, at the sampling temperature."""
+    quiet_libraries()
     settings = ModelConfig(path=str(model))
     tokenizer, policy = load_tokenizer(settings), load_beside(settings)
     drawn = SamplingSettings(sampled.max_new_tokens, sampled.temperature, batch_size=128)

@@ -89,6 +89,14 @@ def over(values: Values) -> str:
     return f"{prompts} prompts, {seeds} seed{'s' if seeds > 1 else ''}"
 
 
+def ratio_of(first: Values, second: Values) -> Estimate:
+    """The mean of `first` over the mean of `second`, each (S, P), with the same prompts resampled for both."""
+    one, other = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if not one.size or not other.size:
+        return NOT_MEASURED
+    return estimate(lambda weights: (one @ weights) / (other @ weights), one.shape[1])
+
+
 def share_of(hits: int, of: int) -> Estimate:
     """A share that was counted over independent cases."""
     return Estimate(hits / of, *share_interval(hits / of, of)) if of else NOT_MEASURED
@@ -115,6 +123,17 @@ def gain_at_equal_kl(first: Curve, second: Curve, start: np.ndarray) -> Estimate
         return np.array([_gain(*pair) for pair in lines])
 
     return estimate(gain, start.shape[1], resamples=400)
+
+
+def reward_at(curve: Curve, start: np.ndarray, kl: float) -> Estimate:
+    """The height of a method's line, as `gain_at_equal_kl` has it, at one KL; not measured where it ends before."""
+
+    def height(weights: np.ndarray) -> np.ndarray:
+        share = weights / weights.sum()
+        lines = [_line(curve, s, start, share) for s in range(len(start))]
+        return np.array([np.interp(kl, *line) if kl <= line[0][-1] else math.nan for line in lines])
+
+    return estimate(height, start.shape[1], resamples=400)
 
 
 def _line(curve: Curve, seed: int, start: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alignment.data.example import Example, Message
+from alignment.data.example import Example, Message, Preference, Response
 from alignment.data.readers import load_examples
 from alignment.reproduce.estimates import Curve
 from alignment.reproduce.lab import Answers, Lab, Sampled
@@ -25,6 +25,11 @@ def everyday(split: str, limit: int | None = None) -> list[Example]:
 
 def prompts_of(examples: Sequence[Example]) -> list[list[Message]]:
     return [example.prompt for example in examples]
+
+
+def pair(prompt: list[Message], chosen: str, rejected: str) -> Example:
+    """A preference for the first of two answers."""
+    return Example(prompt, [Response.of(chosen), Response.of(rejected)], [Preference(0, 1, 1.0)])
 
 
 def point(answers: Answers, prompts: Sequence[list[Message]], reward: Any, step: int = 0) -> Point:
