@@ -224,7 +224,7 @@ class _Checker:
         self.report.problems[name].append(Finding(example.meta["source"], example.meta["row"], note))
 
     def _overlap(self, example: Example) -> None:
-        place = self.held_out.get(_prompt_key(example.prompt)) if self.held_out else None
+        place = self.held_out.get(prompt_key(example.prompt)) if self.held_out else None
         if place is not None:
             self._problem("prompts in the evaluation set", example, f"the same prompt is in {place}")
 
@@ -326,11 +326,11 @@ def _prompt_places(loaded: Loaded) -> dict[bytes, str]:
     places: dict[bytes, str] = {}
     for example in loaded.examples:
         name = Path(example.meta["source"]).name
-        places.setdefault(_prompt_key(example.prompt), f"{name}:{example.meta['row']}")
+        places.setdefault(prompt_key(example.prompt), f"{name}:{example.meta['row']}")
     return places
 
 
-def _prompt_key(prompt: list[Message]) -> bytes:
+def prompt_key(prompt: list[Message]) -> bytes:
     """The same for prompts that differ in case, white space or system text."""
     said = [[turn["role"], " ".join(turn["content"].split()).casefold()] for turn in prompt if turn["role"] != "system"]
     return _digest(said)
