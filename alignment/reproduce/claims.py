@@ -6,7 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from alignment.reproduce.estimates import NOT_MEASURED, Estimate
+from alignment.evaluation.agreement import Estimate
+from alignment.reproduce.estimates import NOT_MEASURED
 
 SUPPORTED, AGAINST, OPEN, NOTHING = "supported", "not supported", "not told apart", "not measured"
 
@@ -38,7 +39,7 @@ class Finding:
     def verdict(self) -> str:
         """Supported: the whole interval lies inside the claim's range. Not supported: none of it does."""
         claim, ours = self.claim, self.ours
-        if not all(map(math.isfinite, ours)):
+        if not all(map(math.isfinite, ours[:3])):
             return NOTHING
         if claim.above < ours.low and ours.high < claim.below:
             return SUPPORTED
@@ -49,7 +50,7 @@ class Finding:
     def to_json(self) -> dict[str, Any]:
         """A plain mapping; an open end of the range and what was not measured are None."""
         claim = {key: finite(value) for key, value in asdict(self.claim).items() if key != "digits"}
-        return {**claim, "ours": [finite(value) for value in self.ours], "over": self.over, "verdict": self.verdict}
+        return {**claim, "ours": [finite(end) for end in self.ours[:3]], "over": self.over, "verdict": self.verdict}
 
 
 def finite(value: Any) -> Any:

@@ -9,20 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from alignment.evaluation.agreement import Estimate
+from alignment.evaluation.frontier import area, line
+from alignment.evaluation.metrics.resampling import resampled
 from alignment.evaluation.statistics import share_interval
 
 Statistic = Callable[[np.ndarray], np.ndarray]  # weights of the prompts (P,) -> one value a seed (S,)
 
 
-class Estimate(NamedTuple):
-    """A value and the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-NOT_MEASURED = Estimate(math.nan, math.nan, math.nan)
+NOT_MEASURED = Estimate(math.nan)
 
 
 def exact(value: float) -> Estimate:
@@ -42,21 +37,20 @@ def estimate(statistic: Statistic, prompts: int, seed: int = 0, resamples: int =
     value = float(whole.mean())
     if not math.isfinite(value) or prompts < 2:
         return NOT_MEASURED
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples).astype(float)
-    means = np.array([np.mean(statistic(weights)) for weights in drawn])
+    means = resampled(prompts, lambda drawn: np.array([np.mean(statistic(each)) for each in drawn]), seed, resamples)
     means = means[np.isfinite(means)]
     if len(means) < resamples / 2:
         return NOT_MEASURED
     if len(whole) == 1:
-        return Estimate(value, *(float(end) for end in np.percentile(means, [2.5, 97.5])))
+        low, high = np.percentile(means, [2.5, 97.5])
+        return Estimate(value, float(low), float(high), prompts)
     over_prompts, over_seeds = float(means.var(ddof=1)), float(whole.var(ddof=1)) / len(whole)
     variance = over_prompts + over_seeds
     if variance == 0:
         return exact(value)
     freedom = variance**2 / (over_seeds**2 / (len(whole) - 1) + over_prompts**2 / (prompts - 1))
     half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(variance)
-    return Estimate(value, value - half, value + half)
+    return Estimate(value, value - half, value + half, prompts)
 
 
 Values = Sequence[Sequence[float]] | np.ndarray  # (S, P): one a seed and prompt
@@ -99,7 +93,7 @@ def ratio_of(first: Values, second: Values) -> Estimate:
 
 def share_of(hits: int, of: int) -> Estimate:
     """A share that was counted over independent cases."""
-    return Estimate(hits / of, *share_interval(hits / of, of)) if of else NOT_MEASURED
+    return Estimate(hits / of, *share_interval(hits / of, of), of) if of else NOT_MEASURED
 
 
 class Curve(NamedTuple):
@@ -138,15 +132,9 @@ def reward_at(curve: Curve, start: np.ndarray, kl: float) -> Estimate:
 
 def _line(curve: Curve, seed: int, start: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     kl, reward = np.maximum(curve.kl[seed] @ share, 0.0), curve.reward[seed] @ share
-    order = np.argsort(kl, kind="stable")
-    return np.r_[0.0, kl[order]], np.r_[start[seed] @ share, reward[order]]
+    return line(np.r_[0.0, kl], np.r_[start[seed] @ share, reward], through="all")
 
 
 def _gain(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> float:
-    end = min(first[0][-1], second[0][-1])
-    if end <= 0:
-        return math.nan
-    places = np.unique(np.clip(np.r_[first[0], second[0], end], 0, end))
-    heights = np.interp(places, *first) - np.interp(places, *second)
-    # Straight between these places, so that the trapezoids are exact.
-    return float((np.diff(places) * (heights[1:] + heights[:-1]) / 2).sum() / end)
+    end = float(min(first[0][-1], second[0][-1]))
+    return (area(first, 0.0, end) - area(second, 0.0, end)) / end if end > 0 else math.nan

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.data.example import Message
+from alignment.data.example import Example, Message
 from alignment.evaluation.files import write_atomically
 
 VERSION = 1  # raised where the same settings give something else
@@ -107,6 +109,27 @@ class Lab:
             made.add_callback(_keeping(made, folder, at))
         made.train()
         made.save_policy(folder / "model")
+
+    def staged(self, recipe: str, seed: int, *overrides: str, data: Sequence[Example]) -> Path:
+        """The folder of a run of several stages (cut_online, ilf) on a file of `data`; its log is `log.txt` in it."""
+        fixed = ["model=tiny", f"seed={seed}", "training.bf16=false", "evaluation.prompts=0", "evaluation.score=null"]
+        rows = [example.to_dict() for example in data]
+        folder = self.folder / "runs" / f"{recipe}-{self._digest([recipe, [*fixed, *overrides], rows])}"
+        if not (folder / DONE).is_file():
+            from alignment.launch.compose import Composer
+            from alignment.launch.run import run
+
+            shutil.rmtree(folder, ignore_errors=True)
+            file = folder.with_suffix(".jsonl")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, "".join(json.dumps(row) + "\n" for row in rows))
+            given = [*fixed, *overrides, f"data.path={file}", "data.eval_path=null", f"output_dir={folder}"]
+            said = io.StringIO()
+            with contextlib.redirect_stdout(said):
+                run(Composer.create().config([f"recipe={recipe}", *given]), given)
+            (folder / "log.txt").write_text(said.getvalue(), encoding="utf-8")
+            (folder / DONE).write_text(json.dumps({"recipe": recipe, "overrides": given}) + "\n")
+        return folder
 
     def answers(self, model: str | Path, prompts: Sequence[list[Message]], sampled: Sampled) -> Answers:
         """What a model (`tiny`, or a run or one of its `at-STEP` folders) answers, with the KL to its base."""

@@ -13,11 +13,14 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from alignment.evaluation.agreement import Estimate
 from alignment.evaluation.text import NOTHING, decimal, visible
 from alignment.reproduce.claims import Finding, finite
-from alignment.reproduce.estimates import Estimate
 
 Cell = str | float | int | None | Estimate
+NOT_CORRECTED = (
+    "Each interval is for itself: of many claims that are false, one in forty would seem supported by chance."
+)
 CLAIMS = ["claim", "published", "measured here", "ours [95 % interval]", "verdict"]
 
 
@@ -87,7 +90,7 @@ def claims_section(findings: Sequence[Finding]) -> Section:
     for each in findings:
         ours = cell(each.ours, each.claim.digits) + (f"; over {each.over}" if each.over else "")
         lines.append([each.claim.text, each.claim.published, each.claim.figure, ours, each.verdict])
-    return Section("Claims", list(CLAIMS), lines)
+    return Section("Claims", list(CLAIMS), lines, note=NOT_CORRECTED)
 
 
 def markdown(made: Made, report: Report) -> str:
@@ -134,4 +137,4 @@ def to_json(made: Made, report: Report) -> str:
 
 
 def _plain(value: Cell) -> Any:
-    return [finite(end) for end in value] if isinstance(value, Estimate) else finite(value)
+    return [finite(end) for end in value[:3]] if isinstance(value, Estimate) else finite(value)

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from alignment.data.example import Example
+from alignment.evaluation.agreement import Estimate
 from alignment.feedback.rules import words_of
 from alignment.reproduce.claims import Claim, Finding
-from alignment.reproduce.estimates import Estimate, difference, mean_of, over, ratio_of
+from alignment.reproduce.estimates import difference, mean_of, over, ratio_of
 from alignment.reproduce.lab import Answers, Lab, Sampled
 from alignment.reproduce.plots import canvas
 from alignment.reproduce.report import Cell, Report, Section

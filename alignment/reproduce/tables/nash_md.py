@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from alignment.evaluation.agreement import Estimate
 from alignment.reproduce import circle
 from alignment.reproduce.claims import Claim, Finding
-from alignment.reproduce.estimates import NOT_MEASURED, Estimate, exact, mean_of, over
+from alignment.reproduce.estimates import NOT_MEASURED, exact, mean_of, over
 from alignment.reproduce.lab import Lab
 from alignment.reproduce.plots import canvas
 from alignment.reproduce.report import Cell, Report, Section
@@ -190,7 +191,7 @@ def win(shares: Mapping[str, np.ndarray], first: str, second: str) -> Estimate:
 
 
 def minus(found: Estimate, what: float) -> Estimate:
-    return Estimate(*(value - what for value in found))
+    return Estimate(found.value - what, found.low - what, found.high - what, found.n)
 
 
 def _over(shares: Mapping[str, np.ndarray], pair: Sequence[str]) -> str:
