@@ -24,7 +24,7 @@ from scipy import optimize
 from scipy.special import expit
 
 from alignment.errors import UserError
-from alignment.evaluation.agreement import RIDGE
+from alignment.evaluation.metrics.logistic import fit
 from alignment.evaluation.metrics.resampling import resampled
 from alignment.evaluation.statistics import share_interval
 
@@ -114,28 +114,6 @@ def _tanh(apart: np.ndarray) -> np.ndarray:
     """tanh of the differences over their standard deviation along the last axis; 0 where all are 0. Same shape."""
     spread = apart.std(axis=-1, ddof=1, keepdims=True) if apart.shape[-1] > 1 else np.zeros_like(apart)
     return np.tanh(np.divide(apart, spread, out=np.zeros_like(apart), where=spread > 0))
-
-
-def fit(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted logistic regressions of y in [0, 1], shape (n,), on x, shape (n, k), one for each row of weights (b, n).
-
-    The same penalised maximum as `alignment.evaluation.agreement.logistic` (RIDGE / 2 · |b|²), by Newton's method for
-    all rows at once, which a bootstrap needs. Returns (b, k).
-    """
-    n, k = x.shape
-    squares = (x[:, :, None] * x[:, None, :]).reshape(n, k * k)
-    found = np.zeros((len(weights), k))
-    for _ in range(200):
-        p = expit(found @ x.T)
-        gradient = (weights * (p - y)) @ x + RIDGE * found
-        curvature = ((weights * p * (1.0 - p)) @ squares).reshape(-1, k, k) + RIDGE * np.eye(k)
-        step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
-        # Where classes are separate a full step can leap past the maximum by far.
-        step /= np.maximum(1.0, np.abs(step).max(axis=1, keepdims=True))
-        found -= step
-        if np.abs(step).max(initial=0.0) < 1e-9:
-            break
-    return found
 
 
 def instruction_difficulty(

@@ -16,16 +16,17 @@ from scipy import stats
 from scipy.sparse import csgraph
 
 from alignment.errors import UserError
+from alignment.evaluation.metrics.logistic import fit
 from alignment.evaluation.metrics.resampling import resampled
 from alignment.evaluation.text import visible
 from alignment.feedback.peer_review import Game, elo
-from alignment.tabular.solutions import fit_bradley_terry
 
 Outcomes = Mapping[tuple[str, str], Sequence[float | None]]
 
 SCALE = 400.0 / math.log(10.0)  # Elo points a logit
 MEAN = 1000.0
 PRIOR = 0.1  # tied games that are added between every two models
+NEARLY_NONE = 1e-6  # the ridge of the fit
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,13 @@ def bradley_terry(outcomes: Outcomes, prior: float = PRIOR, seed: int = 0, resam
     prompts, k, _ = games.shape
     won = games.sum(axis=0)
     _check_linked(models, won + won.T)
-    ratings = _ratings(won, prior)
+    ratings = _ratings(won[None], prior)[0]
     ranks = _ranks(ratings)
     if prompts < 2:
         return _sorted(models, won, ratings, np.full((2, k), math.nan), ranks, np.stack([ranks, ranks]))
     flat = games.reshape(prompts, k * k)
 
-    def statistic(drawn: np.ndarray) -> np.ndarray:
-        return np.stack([_ratings(sums, prior) for sums in (drawn @ flat).reshape(-1, k, k)])
-
-    found = resampled(prompts, statistic, seed, resamples)
+    found = resampled(prompts, lambda drawn: _ratings((drawn @ flat).reshape(-1, k, k), prior), seed, resamples)
     ends = np.percentile(found, [2.5, 97.5], axis=0)
     places = _ranks(found)
     best, worst = (
@@ -125,7 +123,7 @@ def _sorted(
 def _games(outcomes: Outcomes) -> np.ndarray:
     """What each model won against each other on each prompt, shape (prompts, K, K); no verdict is no game, 0 and 0."""
     models = models_of(outcomes)
-    if len(models) < 2:
+    if not models:
         raise UserError("a ranking needs the outcomes of two or more models")
     first_pair = next(iter(outcomes))
     prompts = len(outcomes[first_pair])
@@ -160,8 +158,15 @@ def _check_linked(models: list[str], games: np.ndarray) -> None:
 
 
 def _ratings(won: np.ndarray, prior: float) -> np.ndarray:
-    games = won + won.T + prior
-    return MEAN + SCALE * fit_bradley_terry((won + prior / 2) / games, games)
+    """Ratings by what each model won against each other, shape (b, K, K) -> (b, K).
+
+    Bradley–Terry is a logistic regression without a constant: a row for i against j has 1 in column i and -1 in j, and
+    i won it. Its ridge only fixes the sum of the strengths, which no game is about, at 0.
+    """
+    k = won.shape[-1]
+    i, j = np.nonzero(~np.eye(k, dtype=bool))
+    x = np.eye(k)[i] - np.eye(k)[j]
+    return MEAN + SCALE * fit(x, np.ones(len(x)), won[:, i, j] + prior / 2, ridge=NEARLY_NONE)
 
 
 def _ranks(ratings: np.ndarray) -> np.ndarray:
