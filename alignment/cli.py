@@ -190,13 +190,20 @@ def highlight(
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, such as outputs/dpo/2026-01-31_12-00-00.")],
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page here, too: with curves, and the answers side by side.")
+    ] = None,
 ) -> None:
     """Compare finished runs: their results side by side, and the settings in which they differ."""
     from rich.console import Console
 
     from alignment.evaluation.compare import compare as compare_runs
 
-    compare_runs(runs, Console())
+    found = compare_runs(runs, Console())
+    if html is not None:
+        from alignment.evaluation.compare_page import write_comparison
+
+        print(f"written to {write_comparison(found, html)}")
 
 
 @app.command()

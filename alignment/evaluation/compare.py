@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,38 +81,68 @@ def names(folders: Sequence[Path]) -> list[str]:
     return [os.path.relpath(part, common) for part in parts]
 
 
+def facts(summary: Mapping[str, Any]) -> list[str]:
+    """What a run is, in a few words each: recipe, model, seed, steps, time."""
+    found = [visible(summary[key]) for key in ("recipe", "model") if summary.get(key) is not None]
+    found += [f"seed {visible(summary['seed'])}"] if summary.get("seed") is not None else []
+    found += [f"{decimal(summary['steps'], 0)} steps"] if number(summary.get("steps")) is not None else []
+    return found + ([duration(summary["seconds"])] if number(summary.get("seconds")) is not None else [])
+
+
 def _legend(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """What runs 1, 2, … are: folder, recipe, model, seed, steps, time."""
+    """What runs 1, 2, … are."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column("", justify="right")
     table.add_column("", overflow="fold", style="bold")
     table.add_column("", overflow="fold")
     for place, (run, name) in enumerate(zip(runs, names([run["folder"] for run in runs]), strict=True), start=1):
-        summary = run["summary"]
-        facts = [visible(summary[key]) for key in ("recipe", "model") if summary.get(key) is not None]
-        facts += [f"seed {visible(summary['seed'])}"] if summary.get("seed") is not None else []
-        facts += [f"{decimal(summary['steps'], 0)} steps"] if number(summary.get("steps")) is not None else []
-        facts += [duration(summary["seconds"])] if number(summary.get("seconds")) is not None else []
-        table.add_row(str(place), Text(visible(name)), Text(", ".join(facts)))
+        table.add_row(str(place), Text(visible(name)), Text(", ".join(facts(run["summary"]))))
     return table
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number of a run, ready to show; on a second line how it changed, where that is known."""
+
+    text: str
+    difference: str = ""
+    tone: str = "plain"  # good | bad | plain; of the difference, where there is one
+
+
+def number_table(runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Cell]]]:
+    """Headings, and the end-of-run numbers of each run; a column that no run has is left out."""
+    cells = [_cells(run["summary"]) for run in runs]
+    scores = score_names(runs)
+    kept = [heading for heading in cells[0] if any(cell[heading].text != NOTHING for cell in cells)]
+    headings = [f"score: {scores[0]}" if heading == "score" and len(scores) == 1 else heading for heading in kept]
+    return headings, [[cell[heading] for heading in kept] for cell in cells]
+
+
+def score_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The different scores that the runs were measured by."""
+    found = [visible(section(run["summary"], "score").get("name", "")) for run in runs]
+    return list(dict.fromkeys(name for name in found if name))
 
 
 def _numbers(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """The end-of-run numbers, one row a run; a column that no run has is left out."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    cells = [_cells(run["summary"]) for run in runs]
-    scores = {visible(section(run["summary"], "score").get("name", "")) for run in runs} - {""}
     table.add_column("run", justify="right")
-    headings = [heading for heading in cells[0] if any(cell[heading].plain != NOTHING for cell in cells)]
+    headings, cells = number_table(runs)
     for heading in headings:
-        named = f"score: {next(iter(scores))}" if heading == "score" and len(scores) == 1 else heading
-        table.add_column(Text(named), justify="right", no_wrap=True)
-    for place, cell in enumerate(cells, start=1):
-        table.add_row(str(place), *(cell[heading] for heading in headings))
+        table.add_column(Text(heading), justify="right", no_wrap=True)
+    for place, row in enumerate(cells, start=1):
+        table.add_row(str(place), *map(_painted, row))
     return table
 
 
-def _cells(summary: Mapping[str, Any]) -> dict[str, Text]:
+def _painted(cell: Cell) -> Text:
+    if cell.difference:
+        style = {"good": "green", "bad": "red", "plain": ""}[cell.tone]
+        return Text.assemble(cell.text, "\n", (cell.difference, style))
+    return Text(cell.text, style="bold red" if cell.tone == "bad" else "")
+
+
+def _cells(summary: Mapping[str, Any]) -> dict[str, Cell]:
     """One run's cells by column heading; all runs have the same headings."""
     kl, fluency = section(summary, "kl"), section(summary, "fluency")
     pairs = section(summary, "pairs") or section(summary, "answers")
@@ -119,25 +150,23 @@ def _cells(summary: Mapping[str, Any]) -> dict[str, Text]:
     drifted = before is not None and after is not None and after - before < -FLUENCY_LIMIT
     return {
         "score": _score(section(summary, "score")),
-        "accuracy": Text(percent(pairs.get("accuracy"))),
-        "KL (nats)": Text(plus_minus(kl.get("mean"), kl.get("se"))),
-        "tokens": Text(_arrow(section(summary, "length"), 0)),
-        "fluency": Text(_arrow(fluency, 2), style="bold red" if drifted else ""),
+        "accuracy": Cell(percent(pairs.get("accuracy"))),
+        "KL (nats)": Cell(plus_minus(kl.get("mean"), kl.get("se"))),
+        "tokens": Cell(_arrow(section(summary, "length"), 0)),
+        "fluency": Cell(_arrow(fluency, 2), tone="bad" if drifted else "plain"),
     }
 
 
-def _score(score: Mapping[str, Any]) -> Text:
-    """Two lines: before → after, and the difference with its interval, green or red where it excludes zero."""
+def _score(score: Mapping[str, Any]) -> Cell:
+    """before → after, and the difference with its interval, good or bad where it excludes zero."""
     change = _arrow(score, 2)
     if change == NOTHING:
-        return Text(NOTHING)
-    bounds = interval(score.get("ci95"))
-    style = ""
+        return Cell(NOTHING)
+    bounds, tone = interval(score.get("ci95")), "plain"
     if bounds:
         low, high = score["ci95"]
-        style = "green" if low > 0 else "red" if high < 0 else ""
-    difference = f"{decimal(score.get('difference'), sign=True)} {bounds}".rstrip()
-    return Text.assemble(change, "\n", (difference, style))
+        tone = "good" if low > 0 else "bad" if high < 0 else "plain"
+    return Cell(change, f"{decimal(score.get('difference'), sign=True)} {bounds}".rstrip(), tone)
 
 
 def _arrow(entry: Mapping[str, Any], digits: int) -> str:

@@ -23,7 +23,7 @@ METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
-class _Line:
+class Line:
     """One metric of a panel: the key of training rows, that of evaluation rows, and its colour's place in the theme."""
 
     label: str
@@ -33,35 +33,40 @@ class _Line:
 
 
 @dataclass(frozen=True)
-class _Panel:
+class Panel:
+    """What is drawn together, with one scale."""
+
     title: str
     unit: str
-    lines: tuple[_Line, ...]
+    lines: tuple[Line, ...]
     level: float | None = None  # a dashed line: what chance, or no training, gives
     bounds: tuple[float, float] | None = None
 
 
-_PANELS = (
-    _Panel("Loss", "loss per example", (_Line("training", "loss", "eval_loss"),)),
-    _Panel(
+PANELS = (
+    Panel("Loss", "loss per example", (Line("training", "loss", "eval_loss"),)),
+    Panel(
         "Accuracy",
         "share of pairs ranked right",
-        (_Line("training", "accuracy", "eval_accuracy"),),
+        (Line("training", "accuracy", "eval_accuracy"),),
         level=0.5,
         bounds=(-0.03, 1.03),
     ),
-    _Panel("Margin", "chosen - rejected reward", (_Line("training", "margin", "eval_margin"),), level=0.0),
-    _Panel(
+    Panel("Margin", "chosen - rejected reward", (Line("training", "margin", "eval_margin"),), level=0.0),
+    Panel(
         "Rewards",
         "reward",
         (
-            _Line("chosen", "chosen_reward", "eval_chosen_reward"),
-            _Line("rejected", "rejected_reward", "eval_rejected_reward", colour=1),
+            Line("chosen", "chosen_reward", "eval_chosen_reward"),
+            Line("rejected", "rejected_reward", "eval_rejected_reward", colour=1),
         ),
         level=0.0,
     ),
-    _Panel("Likelihood", "nats per token", (_Line("training", "nats_per_token", "eval_nats_per_token"),)),
-    _Panel("Gradient norm", "L2 norm before clipping", (_Line("training", "grad_norm", ""),)),
+    Panel("Likelihood", "nats per token", (Line("training", "nats_per_token", "eval_nats_per_token"),)),
+    Panel("Reward of samples", "reward", (Line("training", "reward", "eval_reward"),)),
+    Panel("KL", "nats from the reference", (Line("training", "kl", "eval_kl"),), level=0.0),
+    Panel("Length of samples", "tokens", (Line("training", "length", "eval_length"),)),
+    Panel("Gradient norm", "L2 norm before clipping", (Line("training", "grad_norm", ""),)),
 )
 # Text, grid, background, first line, second line, held-out points. Blue, orange and a dark or light neutral: told apart
 # with any colour vision, and by marker and shape as well.
@@ -89,40 +94,27 @@ def read_metrics(folder: Path | str) -> tuple[list[dict[str, Any]], list[dict[st
 
 
 def plot_curves(folder: Path | str) -> Path:
-    """Write curves.png (loss, accuracy, margin and, if logged, rewards or the gradient norm) and return its path."""
+    """Write curves.png (the first four of PANELS of which something was logged) and return its path."""
     return write_atomically(Path(folder) / NAME, draw(folder))
 
 
-def draw(folder: Path | str, dark: bool = False) -> bytes:
-    """The curves of the run in `folder` as one PNG, on a light or dark background."""
+def draw(folder: Path | str) -> bytes:
+    """The curves of the run in `folder` as one PNG."""
     train, held_out = read_metrics(folder)
-    return _draw(_logged(train, held_out), train, held_out, dark)
+    return _draw(logged(train, held_out)[:4] or [PANELS[0]], train, held_out)
 
 
-def draw_panels(folder: Path | str, dark: bool = False) -> list[tuple[str, bytes]]:
-    """The same curves as (title, PNG) of each panel, without the legend: for a page that lays them out itself."""
-    train, held_out = read_metrics(folder)
-    return [(panel.title, _draw([panel], train, held_out, dark, legend=False)) for panel in _logged(train, held_out)]
+def logged(train: list[dict[str, Any]], held_out: list[dict[str, Any]]) -> list[Panel]:
+    """The panels of which the run logged something."""
+    return [panel for panel in PANELS if any(_has(train, held_out, line) for line in panel.lines)]
 
 
-def _logged(train: list[dict[str, Any]], held_out: list[dict[str, Any]]) -> list[_Panel]:
-    """At most four panels of which the run logged something; the gradient norm only where there is room."""
-    found = [panel for panel in _PANELS if any(_has(train, held_out, line) for line in panel.lines)]
-    return found[:4] or [_PANELS[0]]
-
-
-def _draw(
-    panels: Sequence[_Panel],
-    train: list[dict[str, Any]],
-    held_out: list[dict[str, Any]],
-    dark: bool,
-    legend: bool = True,
-) -> bytes:
+def _draw(panels: Sequence[Panel], train: list[dict[str, Any]], held_out: list[dict[str, Any]]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    theme = DARK if dark else LIGHT
+    theme = LIGHT
     rows, columns = (len(panels) + 1) // 2, min(2, len(panels))
     # A canvas of its own, not pyplot: no global state, no display, nothing to close.
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.03)
@@ -131,14 +123,13 @@ def _draw(
     grid = figure.add_gridspec(rows, columns)
     for place, panel in enumerate(panels):
         _draw_panel(figure.add_subplot(grid[divmod(place, columns)]), panel, train, held_out, theme)
-    if legend:
-        _legend(figure, panels, train, held_out, theme)
+    _legend(figure, panels, train, held_out, theme)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, facecolor=theme[2], metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _has(train: list[dict[str, Any]], held_out: list[dict[str, Any]], line: _Line) -> bool:
+def _has(train: list[dict[str, Any]], held_out: list[dict[str, Any]], line: Line) -> bool:
     return len(series(train, line.key)[0]) > 0 or len(series(held_out, line.eval_key)[0]) > 0
 
 
@@ -160,7 +151,7 @@ def smooth(values: np.ndarray) -> np.ndarray:
 
 
 def _draw_panel(
-    axes: Axes, panel: _Panel, train: list[dict[str, Any]], held_out: list[dict[str, Any]], theme: Sequence[str]
+    axes: Axes, panel: Panel, train: list[dict[str, Any]], held_out: list[dict[str, Any]], theme: Sequence[str]
 ) -> None:
     from matplotlib.ticker import MaxNLocator
 
@@ -195,7 +186,7 @@ def _draw_panel(
     _label_lines(axes, panel, train, theme)
 
 
-def _label_lines(axes: Axes, panel: _Panel, train: list[dict[str, Any]], theme: Sequence[str]) -> None:
+def _label_lines(axes: Axes, panel: Panel, train: list[dict[str, Any]], theme: Sequence[str]) -> None:
     """Several lines in one panel are named in it; a single one is named by the panel's title."""
     if len(panel.lines) < 2:
         return
@@ -211,7 +202,7 @@ def _label_lines(axes: Axes, panel: _Panel, train: list[dict[str, Any]], theme: 
 
 def _legend(
     figure: Figure,
-    panels: Sequence[_Panel],
+    panels: Sequence[Panel],
     train: list[dict[str, Any]],
     held_out: list[dict[str, Any]],
     theme: Sequence[str],

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import UserError
-from alignment.evaluation.curves import draw_panels
 from alignment.evaluation.files import write_atomically
 from alignment.evaluation.highlight import highlight_parts, read_highlights
+from alignment.evaluation.line_chart import Chart, drawn, run_charts
 from alignment.evaluation.page import template
 from alignment.evaluation.ranking_plot import ranking_panels
 from alignment.evaluation.row import section
+from alignment.evaluation.sample_browser import PAGE, Side, entry
+from alignment.evaluation.sections import read_sections
 from alignment.evaluation.summary import read_samples, read_summary
 from alignment.evaluation.table import command, flat, rows, title
-from alignment.evaluation.text import NOTHING, decimal, number, visible
+from alignment.evaluation.text import number, visible
 
 NAME = "report.html"
 
@@ -26,24 +28,39 @@ def write_report(folder: Path | str) -> Path:
     """Write report.html from summary.json, samples.jsonl, highlights.jsonl, metrics.jsonl and config.yaml; its path.
 
     Only the summary must be there; a part whose file is missing is left out. Everything that a model or a user wrote is
-    escaped, and control and bidirectional characters are written out. A content policy in the page forbids requests.
+    escaped, and control and bidirectional characters are written out. A content policy in the page forbids requests,
+    and every script but the page's own, without which the page is whole, too: it searches, filters and sorts.
+
+    Further tables: every file `*.section.json` in the folder, in the order of their names. It holds {"title": str,
+    "text": str (optional), "columns": [str, …], "rows": [[cell, …], …]} with as many cells in every row as there are
+    columns; a cell is text, a number, true, false or null. All of it is escaped. A section that cannot be read is named
+    in the report. Whoever writes one calls `write_report` again.
     """
     folder = Path(folder)
     summary = read_summary(folder)
-    samples = [_sample(number, row) for number, row in enumerate(read_samples(folder), start=1)]
+    samples = [
+        entry(place, row.get("prompt"), [Side.of(row, "before"), Side.of(row, "after")])
+        for place, row in enumerate(read_samples(folder), start=1)
+    ]
+    charts, more = ([drawn(chart) for chart in found] for found in _charts(folder))
     page = template("report.html.j2").render(
         title=title(summary),
         facts=_facts(summary),
         rows=rows(summary),
         plot=_interval_plot(section(summary, "score")),
-        curves=_curves(folder, summary),
+        charts=charts,
+        more_charts=more,
+        pictures=_pictures(summary),
+        sections=read_sections(folder),
         samples=samples,
-        scored=any(sample["change"] is not None for sample in samples),
+        scored=any(change for sample in samples for change in sample["changes"]),
+        first_page=PAGE,
         **highlight_parts(read_highlights(folder)),
         command=command(summary),
         config=_text(folder / "config.yaml"),
         counts=list(flat(section(summary, "data"))),
         versions=list(flat(section(summary, "versions"))),
+        data={"samples": samples, "charts": [chart["said"] for chart in [*charts, *more]]},
     )
     return write_atomically(folder / NAME, page)
 
@@ -57,21 +74,6 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     if finished:
         found.append(("finished", finished[:16].replace("T", " ") + (" UTC" if "+00:00" in finished else "")))
     return found
-
-
-def _sample(place: int, row: Mapping[str, Any]) -> dict[str, Any]:
-    """One sample, ready for the template; `change` is the score's change or None."""
-    before, after = number(row.get("score_before")), number(row.get("score_after"))
-    change = None if before is None or after is None else after - before
-    shown: dict[str, Any] = {"place": place, "prompt": visible(row.get("prompt", "")), "change": change}
-    shown["change_text"] = decimal(change, sign=True)
-    shown["tone"] = "plain" if change is None or abs(change) < 0.005 else "good" if change > 0 else "bad"
-    for side in ("before", "after"):
-        tokens, score = decimal(row.get(f"tokens_{side}"), 0), decimal(row.get(f"score_{side}"), sign=True)
-        facts = [f"{tokens} tokens"] if tokens != NOTHING else []
-        facts += [f"score {score}"] if score != NOTHING else []
-        shown[side] = {"text": visible(row.get(side, "")), "facts": ", ".join(facts)}
-    return shown
 
 
 def _interval_plot(score: Mapping[str, Any]) -> dict[str, float] | None:
@@ -90,15 +92,17 @@ def _interval_plot(score: Mapping[str, Any]) -> dict[str, float] | None:
     return {"zero": place(0.0), "difference": place(known[0]), "low": place(known[1]), "high": place(known[2])}
 
 
-def _curves(folder: Path, summary: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Each panel's title and its picture as data URIs, one for each background; none where nothing was logged."""
-    light, dark = ranking_panels(summary), ranking_panels(summary, dark=True)
-    with contextlib.suppress(UserError):  # nothing was logged
-        light, dark = draw_panels(folder) + light, draw_panels(folder, dark=True) + dark
-    return [
-        {"title": name, "light": _data_uri(day), "dark": _data_uri(night)}
-        for (name, day), (_, night) in zip(light, dark, strict=True)
-    ]
+def _charts(folder: Path) -> tuple[list[Chart], list[Chart]]:
+    """The known panels, and the others; none where nothing was logged."""
+    with contextlib.suppress(UserError):
+        return run_charts(folder)
+    return [], []
+
+
+def _pictures(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Each picture of a ranking: its title and data URIs, one for each background."""
+    both = zip(ranking_panels(summary), ranking_panels(summary, dark=True), strict=True)
+    return [{"title": name, "light": _data_uri(day), "dark": _data_uri(night)} for (name, day), (_, night) in both]
 
 
 def _data_uri(png: bytes) -> str:

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from alignment.errors import UserError
-from alignment.evaluation import curves
-from alignment.evaluation.curves import draw, draw_panels, plot_curves, read_metrics, series, smooth
+from alignment.evaluation.curves import logged, plot_curves, read_metrics, series, smooth
 
 from .fake_run import make_run, metrics, write_lines
 
@@ -59,24 +58,17 @@ def test_a_full_run_is_drawn_whole_and_readable(tmp_path: Path) -> None:
     assert not list((tmp_path / "run").glob(".*"))
 
 
-def test_the_dark_picture_differs_in_its_background(tmp_path: Path) -> None:
-    write_lines(tmp_path / "metrics.jsonl", [{"step": 1, "loss": 0.7}])
-    assert (255, 255, 255) in colours(draw(tmp_path))
-    assert (255, 255, 255) not in colours(draw(tmp_path, dark=True))
+def titles(folder: Path) -> list[str]:
+    return [panel.title for panel in logged(*read_metrics(folder))]
 
 
-def test_panels_follow_what_was_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curves, "_draw", lambda *unused, **also_unused: b"")  # the choice alone, not the drawing
-    rows = metrics(random.Random(0), 20, 10)
-    write_lines(tmp_path / "metrics.jsonl", rows)
-    assert [name for name, _ in draw_panels(tmp_path)] == ["Loss", "Accuracy", "Margin", "Rewards"]
-    for row in rows:
-        row.pop("chosen_reward", None)
-        row.pop("rejected_reward", None)
-    write_lines(tmp_path / "metrics.jsonl", rows)
-    assert [name for name, _ in draw_panels(tmp_path)][-1] == "Gradient norm"
+def test_panels_follow_what_was_logged(tmp_path: Path) -> None:
+    write_lines(tmp_path / "metrics.jsonl", metrics(random.Random(0), 20, 10))
+    assert titles(tmp_path) == ["Loss", "Accuracy", "Margin", "Rewards", "Gradient norm"]
+    write_lines(tmp_path / "metrics.jsonl", [{"step": 1, "loss": 0.7, "reward": 1.0, "kl": 0.1, "length": 9.0}])
+    assert titles(tmp_path) == ["Loss", "Reward of samples", "KL", "Length of samples"]  # an online run
     write_lines(tmp_path / "metrics.jsonl", [{"step": 1, "loss": 0.7}])
-    assert [name for name, _ in draw_panels(tmp_path)] == ["Loss"]
+    assert titles(tmp_path) == ["Loss"]
 
 
 @pytest.mark.parametrize("steps", [0, 1, 5, 40])
@@ -92,7 +84,7 @@ def test_any_number_of_rows_is_drawn_without_a_warning(tmp_path: Path, steps: in
 
 def test_only_evaluations_are_drawn(tmp_path: Path) -> None:
     write_lines(tmp_path / "metrics.jsonl", [{"step": 5, "eval_loss": 0.6}, {"step": 9, "eval_loss": 0.5}])
-    assert [name for name, _ in draw_panels(tmp_path)] == ["Loss"]
+    assert titles(tmp_path) == ["Loss"]
 
 
 def test_a_run_without_metrics_is_an_error(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,6 +13,7 @@ import yaml
 
 from alignment.errors import UserError
 from alignment.evaluation.report import write_report
+from alignment.evaluation.sample_browser import MOST, PAGE
 
 from .fake_run import config, make_run, summary, write_lines
 
@@ -22,24 +26,30 @@ HOSTILE = (
     '"><a href="javascript:alert(1)">',
     "&lt;b&gt; stays as written",
     "wörd 你好 👩‍👧",
-    "x" * 50_000,
+    "${alert(1)} `backtick` \\u0041 \u2028 line",
+    "x" * 1_000_000,
 )
 VOID = {"meta", "link", "img", "input", "br", "source"}
 
 
 class Page(HTMLParser):
-    """What a browser makes of the page: its tags with attributes, its text, and whether tags are balanced."""
+    """What a browser makes of the page: its tags with attributes, its text, its data, and whether tags are balanced.
+
+    What stands in a <template> is not on the page.
+    """
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
+        self.data = ""
         self.open: list[str] = []
         self.feed(html)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
+        if "template" not in self.open:
+            self.tags.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
 
@@ -50,7 +60,10 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        if self.open and self.open[-1] == "script":
+            self.data = self.data or data  # the first script is the data of the second
+        else:
+            self.text += data
 
     def of(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
@@ -63,6 +76,7 @@ def page(run: Path) -> Page:
 def hostile_run(folder: Path, **overrides: Any) -> Path:
     run = make_run(folder, steps=1, **overrides)
     rows = [{"prompt": text, "before": text, "after": text, "score_before": 0, "score_after": 1} for text in HOSTILE]
+    rows[0] |= {"__proto__": {"polluted": 1}, "constructor": 1}
     write_lines(run / "samples.jsonl", rows)
     (run / "metrics.jsonl").unlink()  # no pictures: faster, and the page must do without
     return run
@@ -78,7 +92,8 @@ def test_the_report_of_a_run_is_whole(tmp_path: Path) -> None:
     assert "learning_rate: 4.0e-05" in text
     assert "accelerate launch train.py recipe=dpo seed=0" in text
     assert len(found.of("article")) == 16
-    assert len(found.of("img")) == len(found.of("source")) == 4  # four panels, light and dark
+    assert len(found.of("figure")) == 5 + 2  # and what else was logged: learning rate, tokens per second
+    assert "step 48: training" in text and "held-out" in text
 
 
 def test_the_report_asks_for_nothing_outside_itself(tmp_path: Path) -> None:
@@ -87,19 +102,20 @@ def test_the_report_asks_for_nothing_outside_itself(tmp_path: Path) -> None:
     for _, attributes in found.tags:
         for name in ("src", "srcset", "href", "action", "poster", "background"):
             assert (attributes.get(name) or "data:").startswith("data:")
-    assert not found.of("link")
     assert not found.of("iframe")
     html = (run / "report.html").read_text()
     assert not re.search(r"url\(|@import|https?://", html)
     policy = next(meta["content"] for meta in found.of("meta") if meta.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
     assert policy.startswith("default-src 'none'")
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)  # the one that runs is the one that is allowed
+    assert f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
 
 
 def test_model_text_stays_text(tmp_path: Path) -> None:
     found = page(hostile_run(tmp_path / "run"))
     assert found.open == []
-    assert len(found.of("script")) == 1
+    assert len(found.of("script")) == 2
     assert not found.of("img")
     assert not found.of("a")
     assert not any(name.startswith("on") for _, attributes in found.tags for name in attributes)
@@ -108,8 +124,13 @@ def test_model_text_stays_text(tmp_path: Path) -> None:
     assert "49" not in found.text
     assert "<U+202E><U+2066>right to left" in found.text
     assert "NUL <U+0000> ESC <U+001B>[2J" in found.text
-    assert "x" * 50_000 in found.text
+    assert "x" * MOST in found.text and "x" * (MOST + 1) not in found.text
+    assert f"(+{1_000_000 - MOST:,} characters)" in found.text
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", found.text)
+    assert not re.search("[<>&\u2028\u2029]", found.data)
+    rows = json.loads(found.data)["samples"]
+    assert [row["prompt"] for row in rows[:3]] == list(HOSTILE[:3])
+    assert all(set(row) == {"place", "prompt", "changes", "sides"} for row in rows)
 
 
 @pytest.mark.parametrize("text", HOSTILE[:6])
@@ -119,9 +140,63 @@ def test_names_and_settings_stay_text_too(tmp_path: Path, text: str) -> None:
     (run / "config.yaml").write_text(yaml.safe_dump({**config(0), "description": text}), encoding="utf-8")
     found = page(run)
     assert found.open == []
-    assert len(found.of("script")) == 1
+    assert len(found.of("script")) == 2
     assert not found.of("img")
     assert not found.of("a")
+
+
+def test_more_answers_than_a_page_are_data(tmp_path: Path) -> None:
+    found = page(make_run(tmp_path / "run", steps=1, samples=PAGE + 5))
+    assert len(found.of("article")) == PAGE
+    assert len(json.loads(found.data)["samples"]) == PAGE + 5
+    assert f"The first {PAGE} of {PAGE + 5}" in found.text  # to a reader without scripts
+
+
+def test_a_missing_score_is_no_change(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", steps=1)
+    values = ((0, 1), (None, 1), (float("nan"), 1), (0, float("inf")), ("0", 1), (-1.7e308, 1.7e308), (0, 0.004))
+    rows = [{"prompt": "p", "before": "a", "after": None, "score_before": x, "score_after": y} for x, y in values]
+    write_lines(run / "samples.jsonl", rows)
+    changes = [row["changes"][0] for row in json.loads(page(run).data)["samples"]]
+    assert changes[0] == {"value": 1.0, "text": "change +1.00", "tone": "good"}
+    assert changes[1:6] == [None] * 5
+    assert changes[6]["tone"] == "plain"  # the same to two decimals
+
+
+def test_further_sections_are_tables(tmp_path: Path) -> None:
+    run = hostile_run(tmp_path / "run")
+    rows = [[HOSTILE[0], 3, 0.12345678], [HOSTILE[1], None, float("nan")], [True, 12345, 1e-9]]
+    content = {"title": HOSTILE[5], "text": HOSTILE[3], "columns": ["set", HOSTILE[1], "share"], "rows": rows}
+    (run / "b.section.json").write_text(json.dumps(content))
+    (run / "a.section.json").write_text(json.dumps({"title": "First", "columns": ["n"], "rows": [[1]] * 1002}))
+    found = page(run)
+    text = found.text
+    assert found.open == [] and not found.of("img") and not found.of("a")
+    assert text.index("First") < text.index(HOSTILE[5])
+    assert "The first 1,000 of 1,002 rows; all are in a.section.json." in text
+    for cell in (HOSTILE[0], "0.1235", "12,345", "1e-09", "yes", "<U+202E><U+2066>right to left"):
+        assert cell in text
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "indices"),
+        ('{"title": "t", "rows": []}', "it has no 'columns'"),
+        ('{"title": "t", "columns": "ab", "rows": []}', "columns must be a list"),
+        ('{"title": "t", "columns": ["a"], "rows": [[1, 2]]}', "every row must have 1 cells"),
+        ('{"title": "t", "columns": ["a"], "rows": ["x"]}', "rows a list of lists"),
+        ("[" * 100_000, "recursion"),
+        (b"\xff", "decode"),
+    ],
+)
+def test_a_broken_section_is_named_and_the_report_stays(tmp_path: Path, content: str | bytes, reason: str) -> None:
+    (tmp_path / "summary.json").write_text('{"recipe": "dpo"}')
+    (tmp_path / "x.section.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    text = page(tmp_path).text
+    assert "x.section.json" in text and "This section cannot be shown: " in text
+    assert reason in text
 
 
 def test_the_report_needs_the_summary_only(tmp_path: Path) -> None:
