@@ -77,7 +77,7 @@ def ratio(above: Sequence[float], below: Sequence[float], seed: int = 0) -> Esti
 
 
 def of_a_set(items: Sequence[T], measure: Callable[[Sequence[T]], float]) -> Estimate:
-    """A number of a whole set, such as its distinct n-grams, with a jackknife interval over blocks of its items.
+    """A number of a whole set, at least 0, such as its distinct n-grams; the jackknife's interval over blocks of items.
 
     A bootstrap draws items twice, and so would lower what counts different ones.
     """
@@ -89,4 +89,4 @@ def of_a_set(items: Sequence[T], measure: Callable[[Sequence[T]], float]) -> Est
     spread = np.asarray(without) - np.mean(without)
     error = float(np.sqrt((blocks - 1) / blocks * np.square(spread).sum()))
     reach = float(stats.t.ppf(0.975, blocks - 1)) * error
-    return Estimate(value, value - reach, value + reach, len(items))
+    return Estimate(value, max(0.0, value - reach), value + reach, len(items))

@@ -20,14 +20,14 @@ def draw(names: Sequence[str], rates: np.ndarray, title: str) -> bytes:
     from matplotlib.figure import Figure
 
     text, _, background, *_ = LIGHT
-    with np.errstate(invalid="ignore"):
-        order = np.argsort(-np.nan_to_num(np.nanmean(np.where(np.isnan(rates), np.nan, rates), axis=1)), kind="stable")
+    means = [row[np.isfinite(row)].mean() if np.isfinite(row).any() else 0.0 for row in rates]
+    order = np.argsort(-np.asarray(means), kind="stable")
     rates, shown = rates[np.ix_(order, order)], [shortened(visible(names[at]), LONGEST) for at in order]
     count = len(shown)
     figure = Figure(figsize=(2.6 + 0.85 * count, 1.9 + 0.6 * count), layout="constrained", facecolor=background)
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    # Blue and orange, white at one half: told apart with any colour vision, and every cell has its number.
+    # Violet and orange, white at one half: told apart with any colour vision, and every cell has its number.
     picture = axes.imshow(100 * rates, cmap="PuOr_r", vmin=0, vmax=100, aspect="auto")
     for row in range(count):
         for column in range(count):

@@ -109,16 +109,16 @@ def read_text(file: Path) -> str:
 
 
 def text_pieces(text: str) -> list[str]:
-    """`text` in pieces of at most PIECE_BYTES bytes, cut behind the last line end, space or character that fits.
+    """`text` in pieces of at most PIECE_BYTES bytes, cut behind a paragraph, line, word or character.
 
-    Together they are the text, but for pieces of white space alone.
+    A cut lies in the second half of a piece. Together the pieces are the text, but for those of white space alone.
     """
     pieces: list[str] = []
     rest = text
     while rest:
         piece = rest.encode(errors="replace")[:PIECE_BYTES].decode(errors="ignore")
         if len(piece) < len(rest):
-            cuts = (piece.rfind(mark) + len(mark) for mark in ("\n\n", "\n", " ") if piece.rfind(mark) > 0)
+            cuts = (piece.rfind(mark) + len(mark) for mark in ("\n\n", "\n", " ") if 2 * piece.rfind(mark) > len(piece))
             piece = piece[: next(cuts, len(piece))]
         pieces += [piece] if piece.strip() else []
         rest = rest[len(piece) :]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
+from alignment.errors import UserError
 from alignment.evaluation.agreement import Estimate
 from alignment.evaluation.metrics.answers import refusal, repetition
 from alignment.evaluation.metrics.diversity import across_inputs, distinct_n, ead, equal_models, per_input, self_bleu
@@ -94,28 +96,35 @@ def _series_cells(metric: str, models: Sequence[Answers], baseline: str, seed: i
 
 
 def _diversity_cells(models: Sequence[Answers], baseline: str, seed: int) -> list[Cell]:
-    """Per input where all models gave several answers, and across inputs, over the prompts that all have answered.
+    """Per input and across inputs, where all models gave several answers, over the prompts that all have answered.
 
     Every set has as many answers as the smallest: what these measures give depends on it.
     """
     shared = [p for p in range(len(models[0].said)) if all(one.said[p] for one in models)]
     size = min((len(one.said[p]) for p in shared for one in models), default=0)
-    if len(shared) < 2:
+    if size < 2 or len(shared) < 2:
         return []
     sets = {one.of.name: [[said.text for said in one.said[p][:size]] for p in shared] for one in models}
     equal_models(sets)
     found = []
-    for metric, measure in DIVERSITY.items() if size > 1 else ():
+    for metric, measure in _measures().items():
         series = {name: per_input(own, measure) for name, own in sets.items()}
         for name, values in series.items():
             others = [NAN] * len(values) if name == baseline else series[baseline]
-            cell = series_cell(("answers", "", f"{metric}, per input", name), values, others, seed)
-            found.append(cell)
+            found.append(series_cell(("answers", "", f"{metric}, per input", name), values, others, seed))
     for metric in ACROSS:
         for name, own in sets.items():
             across = of_a_set(own, partial(_across, DIVERSITY[metric]))
             found.append(_cell(f"{metric}, across inputs", name, across, {"answers": size}))
     return found
+
+
+def _measures() -> dict[str, Measure]:
+    """Those of DIVERSITY whose packages are installed."""
+    with suppress(UserError):
+        self_bleu([])
+        return DIVERSITY
+    return {name: measure for name, measure in DIVERSITY.items() if name != "self-BLEU"}
 
 
 def _across(measure: Measure, rows: Sequence[Sequence[str]]) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from alignment.evaluation.models.cells import Cell
 from alignment.evaluation.models.outcome import Evaluation
+from alignment.evaluation.text import visible
 from alignment.rollouts.sample_file import Sampling
 
 
-def likelihood_heading(sampling: Sampling) -> str:
+def kl_heading(sampling: Sampling, reference: str | None) -> str:
     """What the mean log-ratio of the sampled answers is, by how they were sampled."""
     unbiased = sampling.temperature > 0 and sampling.top_p == 1
-    return "KL to reference\n(nats)" if unbiased else "log-ratio to reference\n(nats)"
+    return f"{'KL' if unbiased else 'log-ratio'} to\n{visible(reference)} (nats)"
 
 
 def notes_of(found: Evaluation, sampling: Sampling) -> list[str]:
@@ -18,14 +19,14 @@ def notes_of(found: Evaluation, sampling: Sampling) -> list[str]:
     metrics = {cell.metric for cell in found.cells}
     lines = [note for one in found.models for note in one.notes]
     lines.append(
-        f"{len(found.asked):,} prompts. In brackets the 95 % interval over prompts (bootstrap; exact for shares that"
-        f" allow it). Baseline: {found.baseline}."
+        f"{len(found.asked):,} prompts. In brackets the 95 % interval over prompts: bootstrap, or Wilson's for shares"
+        " that are counted."
     )
     lines += _tests(found.cells, found.baseline)
     lines += _duels(found)
     if metrics & {"kl", "entropy"}:
         lines += _likelihood(sampling, metrics)
-    if any("inputs" in metric or "per input" in metric for metric in metrics):
+    if any(metric.endswith("per input") for metric in metrics):
         lines.append(
             "Diversity: over the prompts that all models answered, with as many answers of each; across inputs with a"
             " jackknife interval. It falls with length alone, so compare models of like length."
@@ -77,5 +78,5 @@ def _likelihood(sampling: Sampling, metrics: set[str]) -> list[str]:
         said = f"Drawn with top_p={sampling.top_p:g} and scored under all tokens: entropy is the mean surprise of these"
         return [said + (f"; log-ratio: {mean}, which is no KL." if kl else ".")]
     what = "" if sampling.temperature == 1 else f" Both at the sampling temperature {sampling.temperature:g}."
-    said = "Entropy: the mean of -log p of the drawn tokens, unbiased."
+    said = "Entropy: the mean of -log p of the drawn tokens."
     return [(f"KL: {mean}, unbiased for the sequence KL up to max_new_tokens. " if kl else "") + said + what]

@@ -25,7 +25,7 @@ from alignment.evaluation.models.duels import Duel, all_scores, duels
 from alignment.evaluation.models.judged import adjusted, duel_cells, ranking, score_cells
 from alignment.evaluation.models.likelihoods import answer_logps, held_out_text, read_text
 from alignment.evaluation.models.measures import Likelihoods, answer_cells
-from alignment.evaluation.models.notes import likelihood_heading, notes_of
+from alignment.evaluation.models.notes import kl_heading, notes_of
 from alignment.evaluation.models.opinions import Opinion, opinions
 from alignment.evaluation.models.outcome import Evaluation
 from alignment.evaluation.models.prompts import PromptSet, load_prompts
@@ -238,7 +238,8 @@ class _Work:
             self.folder, self.asked, self.answers, self.baseline.name, settings, cells, self.duels, standings,
             failures=self.failures,
         )  # fmt: skip
-        found.tables = tables(cells, self.baseline.name, standings, likelihood_heading(self.sampling))
+        kl = kl_heading(self.sampling, self.asking.reference)
+        found.tables = tables(cells, len(self.asked), self.baseline.name, standings, kl)
         found.notes = [*self.said, *notes_of(found, self.sampling)]
         return found
 

@@ -25,13 +25,9 @@ ANSWERS = (
     ("repetition", "repetition", 1),
     ("refusals", "refusals", 1),
 )
-DIVERSITY = tuple(
-    (f"{metric}, {kind}", f"{metric}\n{kind}", 3)
-    for kind in ("per input", "across inputs")
-    for metric in ("distinct-1", "distinct-2", "EAD", "self-BLEU")
-)
+DIVERSITY = ("distinct-1", "distinct-2", "EAD", "self-BLEU")
 LIKELIHOOD = (
-    ("kl", "KL to reference\n(nats)", 2),
+    ("kl", "", 2),
     ("entropy", "entropy\n(nats per token)", 2),
     ("perplexity per token", "perplexity\nper token", 1),
     ("perplexity per byte", "perplexity\nper byte", 2),
@@ -48,12 +44,15 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
 
-def tables(cells: Sequence[Cell], baseline: str, standings: dict[str, list[Standing]], sampled: str) -> list[Table]:
+def tables(
+    cells: Sequence[Cell], prompts: int, baseline: str, standings: dict[str, list[Standing]], kl: str
+) -> list[Table]:
     """All tables, in the order in which they are read.
 
     Args:
+        prompts: how many were asked.
         standings: the ranking of each judge.
-        sampled: what a mean log-ratio is called under the sampling settings; see `likelihood_heading`.
+        kl: the heading of the mean log-ratios, which are a KL under some sampling settings alone.
     """
     found: list[Table] = []
     for name in _names(cells, "judge"):
@@ -66,10 +65,12 @@ def tables(cells: Sequence[Cell], baseline: str, standings: dict[str, list[Stand
         own = [cell for cell in cells if (cell.section, cell.of) == ("score", name)]
         found.append(_score_table(name, own, baseline))
     answers = [cell for cell in cells if cell.section == "answers"]
-    found.append(_answer_table("Answers", answers, ANSWERS))
-    likelihood = [(key, sampled if key == "kl" else heading, digits) for key, heading, digits in LIKELIHOOD]
+    found.append(_with_answered(_answer_table("Answers", answers, ANSWERS), answers, prompts))
+    likelihood = [(key, heading or kl, digits) for key, heading, digits in LIKELIHOOD]
     found.append(_answer_table("Likelihood", answers, likelihood))
-    found.append(_answer_table("Diversity", answers, DIVERSITY))
+    for kind in ("per input", "across inputs"):
+        wanted = [(f"{metric}, {kind}", metric, 3) for metric in DIVERSITY]
+        found.append(_answer_table(f"Diversity {kind}", answers, wanted))
     found.append(_task_table([cell for cell in cells if cell.section == "task"]))
     return [table for table in found if table.rows]
 
@@ -93,12 +94,17 @@ def _duel_table(name: str, cells: Sequence[Cell], baseline: str) -> Table:
                 " / ".join(f"{counts[key]:,.0f}" for key in ("wins", "ties", "losses")),
                 f"{counts['no verdict']:,.0f}",
                 decimal(counts["orders disagree"], 0),
-                p_value(cell.p),
                 p_value(cell.p_adjusted),
             ]
         )
-    columns = ["model", "win rate", "length-controlled", "wins / ties / losses", "no verdict", "orders disagree"]
-    return Table(f"Win rate against {visible(baseline)}, by {visible(name)}", [*columns, "p", "p (Holm)"], rows)
+    columns = ["model", "win rate", "length\ncontrolled", "wins / ties\n/ losses", "no\nverdict", "orders\ndisagree"]
+    columns += ["p (Holm)"]
+    title = f"Win rate against {visible(baseline)}, by {visible(name)}"
+    if all(
+        cell.counts["orders disagree"] != cell.counts["orders disagree"] for cell in cells if cell.metric == "win rate"
+    ):
+        return Table(title, columns[:5] + columns[6:], [row[:5] + row[6:] for row in rows])
+    return Table(title, columns, rows)
 
 
 def _ranking_table(name: str, standings: Sequence[Standing]) -> Table:
@@ -122,9 +128,10 @@ def _score_table(name: str, cells: Sequence[Cell], baseline: str) -> Table:
             apart = f"{decimal(cell.difference, 3, sign=True)} {bounds}".strip()
         mean = f"{decimal(cell.value, 3)} {_bounds(cell.low, cell.high, lambda value: decimal(value, 3))}".strip()
         no_verdict = f"{cell.counts['no verdict']:,.0f}"
-        rows.append([visible(cell.model), mean, apart, no_verdict, p_value(cell.p), p_value(cell.p_adjusted)])
-    columns = ["model", "mean", f"less that of {visible(baseline)}", "no verdict", "p", "p (Holm)"]
-    return Table(f"Score: {visible(name)}", columns, rows)
+        rows.append([visible(cell.model), mean, no_verdict, apart, p_value(cell.p_adjusted)])
+    columns = ["model", "mean", "no\nverdict", f"less that of {visible(baseline)}", "p (Holm)"]
+    shown = len(columns) if len(rows) > 1 else 3  # of one model there is nothing to compare
+    return Table(f"Score: {visible(name)}", columns[:shown], [row[:shown] for row in rows])
 
 
 def _answer_table(title: str, cells: Sequence[Cell], wanted: Sequence[tuple[str, str, int]]) -> Table:
@@ -137,6 +144,15 @@ def _answer_table(title: str, cells: Sequence[Cell], wanted: Sequence[tuple[str,
         for model in models
     ]
     return Table(title, ["model", *(heading for _, heading, _ in columns)], rows)
+
+
+def _with_answered(table: Table, cells: Sequence[Cell], prompts: int) -> Table:
+    """The table with the number of prompts that each model answered, where one has left some out."""
+    answered = {visible(cell.model): cell.n for cell in _of(cells, "words")}
+    if not table.rows or all(count == prompts for count in answered.values()):
+        return table
+    rows = [[row[0], f"{answered.get(row[0], 0):,} of {prompts:,}", *row[1:]] for row in table.rows]
+    return Table(table.title, [table.columns[0], "answered", *table.columns[1:]], rows)
 
 
 def _task_table(cells: Sequence[Cell]) -> Table:
@@ -192,7 +208,8 @@ def render(found: Sequence[Table], notes: Sequence[str], console: Console) -> No
             title_style="bold",
         )  # fmt: skip
         for place, column in enumerate(table.columns):
-            shown.add_column(Text(column), justify="right" if place else "left", overflow="fold")
+            width = max(map(len, column.split("\n"))) if place else 1
+            shown.add_column(Text(column), justify="right" if place else "left", overflow="fold", min_width=width)
         for row in table.rows:
             shown.add_row(*(Text(cell or (NOTHING if place else "")) for place, cell in enumerate(row)))
         console.print(shown)
