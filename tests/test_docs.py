@@ -21,7 +21,16 @@ BLOCK = re.compile(r"^```(\w+)\n(?:# (\S+\.\w+)\n)?(.*?)^```$", re.MULTILINE | r
 
 @pytest.mark.parametrize(
     "page",
-    ["extending.md", "feedback.md", "fine_tuning.md", "improve.md", "quickstart.md", "reward_models.md", "rollouts.md"],
+    [
+        "extending.md",
+        "feedback.md",
+        "fine_tuning.md",
+        "improve.md",
+        "metrics.md",
+        "quickstart.md",
+        "reward_models.md",
+        "rollouts.md",
+    ],
 )
 def test_examples_run(page: str, tmp_path: Path) -> None:
     for name in ("train.py", "docs", "scripts"):

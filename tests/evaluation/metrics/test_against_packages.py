@@ -126,7 +126,7 @@ def alpaca(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """alpaca_eval.metrics.glm_winrate, without what the package imports for asking annotators."""
     spec = importlib.util.find_spec("alpaca_eval")
     if spec is None or spec.origin is None:
-        pytest.skip("needs alpaca-eval (pip install --no-deps alpaca-eval)")
+        pytest.skip("needs alpaca-eval")
     sklearn = pytest.importorskip("sklearn")
     pytest.importorskip("patsy")
     package = ModuleType("alpaca_eval")
