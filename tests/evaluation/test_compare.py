@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 from rich.console import Console
+from typer.testing import CliRunner
 
+from alignment.cli import app
 from alignment.errors import UserError
 from alignment.evaluation.compare import compare, differences, names
 from alignment.evaluation.compare_page import shared_samples, write_comparison
@@ -161,6 +163,13 @@ def test_shared_prompts_are_matched_one_by_one() -> None:
     assert left_out == [1, 1]  # the second a, and c
     assert shared_samples([]) == ([], [])
     assert shared_samples([first, []]) == ([], [4, 0])
+
+
+def test_the_command_writes_the_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", steps=1)
+    done = CliRunner().invoke(app, ["compare", str(run), "--html", str(tmp_path / "page.html")])
+    assert done.exit_code == 0 and "page.html" in done.output
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
 def test_the_page_is_written_where_it_can_be(tmp_path: Path) -> None:
