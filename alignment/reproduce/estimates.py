@@ -44,11 +44,16 @@ def estimate(statistic: Statistic, prompts: int, seed: int = 0, resamples: int =
     if len(whole) == 1:
         low, high = np.percentile(means, [2.5, 97.5])
         return Estimate(value, float(low), float(high), prompts)
-    over_prompts, over_seeds = float(means.var(ddof=1)), float(whole.var(ddof=1)) / len(whole)
+    return _with_seeds(value, float(means.var(ddof=1)), whole, prompts)
+
+
+def _with_seeds(value: float, over_prompts: float, each: np.ndarray, prompts: int) -> Estimate:
+    """The interval from the variance over prompts and the values of each seed."""
+    over_seeds = float(each.var(ddof=1)) / len(each)
     variance = over_prompts + over_seeds
     if variance == 0:
         return exact(value)
-    freedom = variance**2 / (over_seeds**2 / (len(whole) - 1) + over_prompts**2 / (prompts - 1))
+    freedom = variance**2 / (over_seeds**2 / (len(each) - 1) + over_prompts**2 / (prompts - 1))
     half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(variance)
     return Estimate(value, value - half, value + half, prompts)
 
@@ -94,6 +99,27 @@ def ratio_of(first: Values, second: Values) -> Estimate:
 def share_of(hits: int, of: int) -> Estimate:
     """A share that was counted over independent cases."""
     return Estimate(hits / of, *share_interval(hits / of, of), of) if of else NOT_MEASURED
+
+
+def over_halves(statistic: Callable[[np.ndarray], np.ndarray], prompts: int, resamples: int = 200) -> Estimate:
+    """Like `estimate`, for what resampling with repeats would bias, such as how many n-grams of a set are distinct.
+
+    The figure is of random halves of the prompts, drawn without repeats, whose spread is about that of the whole set
+    in resamples with repeats.
+
+    Args:
+        statistic: numbers of the chosen prompts (P/2,) -> one value a seed (S,).
+    """
+    rng = np.random.default_rng(0)
+    halves = [np.sort(rng.permutation(prompts)[: prompts // 2]) for _ in range(resamples)] if prompts > 3 else []
+    if not halves:
+        return NOT_MEASURED
+    table = np.array([np.asarray(statistic(half), dtype=float) for half in halves])  # (resamples, S)
+    value, over_prompts = float(table.mean()), float(table.mean(1).var(ddof=1))
+    if table.shape[1] == 1:
+        low, high = np.percentile(table[:, 0], [2.5, 97.5])
+        return Estimate(value, float(low), float(high), prompts)
+    return _with_seeds(value, over_prompts, table.mean(0), prompts)
 
 
 class Curve(NamedTuple):
