@@ -10,7 +10,6 @@ from typing import NamedTuple
 from alignment.evaluation.models.answers import Answers
 from alignment.evaluation.models.opinions import Opinion
 from alignment.evaluation.models.verdicts import Question, VerdictFile
-from alignment.feedback.adapters import BradleyTerry
 
 Scores = list[list[float]]  # of each prompt's answers; NaN is no verdict
 
@@ -85,7 +84,7 @@ def duels(file: VerdictFile, opinion: Opinion, pairs: Sequence[tuple[Answers, An
         for a, b in zip(first.said[p], second.said[p], strict=False)
     ]
     names = [(first.of.name, second.of.name) for first, second in pairs]
-    both = opinion.compares and not isinstance(opinion.feedback, BradleyTerry)
+    both = opinion.has_orders
     found = [Duel(*each, both_orders=both) for each in names]
     asked = iter(_verdicts(file, opinion, [row for row in rows if row.texts[0] != row.texts[1]], names, both))
     for row in rows:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alignment.errors import UserError
 from alignment.evaluation.models.contestants import named
-from alignment.feedback.adapters import as_feedback, inside, label
+from alignment.feedback.adapters import BradleyTerry, as_feedback, inside, label
 from alignment.feedback.build import check_feedback
 from alignment.feedback.named import feedback_named
-from alignment.feedback.protocols import Judge
+from alignment.feedback.protocols import Context, Judge, Prompts
 from alignment.feedback.settings import feedback_settings
+from alignment.feedback.wrappers import BothOrders
 
 
 @dataclass
@@ -53,6 +54,35 @@ class Opinion:
     def compares(self) -> bool:
         """Whether it is asked about two answers at a time; else their scores are compared."""
         return self.option == "--judge" and isinstance(self.feedback, Judge)
+
+    @property
+    def has_orders(self) -> bool:
+        """Whether its verdict can depend on which answer comes first."""
+        if not self.compares or isinstance(self.feedback, BradleyTerry):
+            return False
+        from alignment.feedback.trained import PreferenceModel  # imports torch
+
+        return not isinstance(self.feedback, PreferenceModel)  # antisymmetric by its making
+
+    @property
+    def in_one_order(self) -> Any:
+        """The feedback as it is asked here: in both orders by itself, it would not tell what it said in each."""
+        feedback = self.feedback
+        while isinstance(feedback, BothOrders):
+            feedback = feedback.of
+        return OneOrder(feedback) if getattr(feedback, "both_orders", False) is True else feedback
+
+
+class OneOrder(Judge):
+    """An LLM judge with `both_orders`, asked in the order that is given alone."""
+
+    def __init__(self, judge: Any) -> None:
+        self.judge = judge
+
+    def prefer(
+        self, prompts: Prompts, first: Sequence[str], second: Sequence[str], context: Context = None
+    ) -> list[float]:
+        return self.judge.in_one_order(prompts, first, second, context)
 
 
 def opinions(given: Iterable[Any], option: str) -> list[Opinion]:

@@ -16,7 +16,7 @@ from alignment.evaluation.files import write_atomically
 from alignment.evaluation.metrics.ranking import Standing, models_of, pairwise_matrix
 from alignment.evaluation.models.answers import Answers
 from alignment.evaluation.models.cells import Cell, plain
-from alignment.evaluation.models.duels import Duel
+from alignment.evaluation.models.duels import Duel, Scores
 from alignment.evaluation.models.judged import games
 from alignment.evaluation.models.prompts import PromptSet, digest
 from alignment.evaluation.models.tables import Table, markdown
@@ -30,6 +30,7 @@ class Evaluation:
 
     Attributes:
         cells: every number.
+        scores: of each reward, the score of every answer, by model.
         duels: of each judge, every two models compared.
         standings: of each judge, the ranking; empty for fewer than three models.
         tables: the cells as they are shown.
@@ -43,6 +44,7 @@ class Evaluation:
     baseline: str
     settings: Mapping[str, Any]
     cells: list[Cell]
+    scores: dict[str, dict[str, Scores]] = field(default_factory=dict)
     duels: dict[str, list[Duel]] = field(default_factory=dict)
     standings: dict[str, list[Standing]] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)

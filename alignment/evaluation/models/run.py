@@ -21,13 +21,14 @@ from alignment.evaluation.models import heat_map, tasks
 from alignment.evaluation.models.answers import Answers
 from alignment.evaluation.models.cells import Cell
 from alignment.evaluation.models.contestants import Contestant, chosen, contestants
-from alignment.evaluation.models.duels import Duel, all_scores, duels
+from alignment.evaluation.models.duels import Duel, Scores, all_scores, duels
 from alignment.evaluation.models.judged import adjusted, duel_cells, ranking, score_cells
 from alignment.evaluation.models.likelihoods import answer_logps, held_out_text, read_text
 from alignment.evaluation.models.measures import Likelihoods, answer_cells
 from alignment.evaluation.models.notes import kl_heading, notes_of
 from alignment.evaluation.models.opinions import Opinion, opinions
 from alignment.evaluation.models.outcome import Evaluation
+from alignment.evaluation.models.page import write_page
 from alignment.evaluation.models.prompts import PromptSet, load_prompts
 from alignment.evaluation.models.sampled import sampled_answers, slug
 from alignment.evaluation.models.stored import stored_answers
@@ -120,6 +121,7 @@ class _Work:
     answers: list[Answers] = field(default_factory=list)
     likelihoods: dict[str, Likelihoods] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
+    scored: dict[str, dict[str, Scores]] = field(default_factory=dict)
     duels: dict[str, list[Duel]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)  # notes on the way
@@ -205,7 +207,7 @@ class _Work:
         """Ask rewards and judges; what one of them fails to say is missing, and the others are asked all the same."""
         for opinion in self.scores:
             file = VerdictFile(opinion, self.asked, self.folder, self.processes)
-            found = all_scores(file, self.answers)
+            found = self.scored[opinion.name] = all_scores(file, self.answers)
             self._asked(opinion, file)
             self.cells += score_cells(opinion.name, found, self.baseline.name, self.sampling.seed)
         for opinion in self.judges:
@@ -235,8 +237,8 @@ class _Work:
         settings = {**asdict(self.sampling), "pairs": self.asking.pairs, "reference": self.asking.reference}
         settings |= {"held out": str(self.asking.held_out) if self.asking.held_out else None}
         found = Evaluation(
-            self.folder, self.asked, self.answers, self.baseline.name, settings, cells, self.duels, standings,
-            failures=self.failures,
+            self.folder, self.asked, self.answers, self.baseline.name, settings, cells,
+            scores=self.scored, duels=self.duels, standings=standings, failures=self.failures,
         )  # fmt: skip
         kl = kl_heading(self.sampling, self.asking.reference)
         found.tables = tables(cells, len(self.asked), self.baseline.name, standings, kl)
@@ -271,8 +273,11 @@ def _locked(folder: Path, processes: OneProcess) -> Any:
 
 def _write(found: Evaluation) -> None:
     found.write()
+    pictures: dict[str, bytes] = {}
     for name in found.duels:
         names, rates = found.matrix(name)
         if len(names) > 2:
-            picture = heat_map.draw(names, rates, f"Win rates by {name}")
-            write_atomically(found.folder / heat_map.NAME.format(slug(name)), picture)
+            title = f"Win rates by {name}"
+            pictures[title] = heat_map.draw(names, rates, title)
+            write_atomically(found.folder / heat_map.NAME.format(slug(name)), pictures[title])
+    write_page(found, pictures)

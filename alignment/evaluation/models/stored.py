@@ -54,15 +54,13 @@ Row = tuple[int, list[Response]]  # number of the row, its answers
 
 
 def _by_prompt(file: str, examples: Iterable[Example], source: str | None) -> dict[str, list[Row]]:
-    """The rows that answer each prompt, equal ones once."""
+    """The rows that answer each prompt."""
     found: defaultdict[str, list[Row]] = defaultdict(list)
     sources: set[str] = set()
     for example in examples:
         sources |= {response.source for response in example.responses if response.source}
         own = [r for r in example.responses if source is None or r.source == source]
-        rows = found[prompt_key(example.prompt)]
-        if own and [r.text for r in own] not in [[r.text for r in known] for _, known in rows]:
-            rows.append((int(example.meta["row"]), own))
+        found[prompt_key(example.prompt)] += [(int(example.meta["row"]), own)] if own else []
     if source is not None and source not in sources:
         raise UserError(
             f"{file} holds no answers of '{source}'; there are {', '.join(sorted(sources)) or 'none named'}"
@@ -75,13 +73,20 @@ def _by_prompt(file: str, examples: Iterable[Example], source: str | None) -> di
 
 def _first(file: str, rows: Sequence[Row], n: int) -> list[Said]:
     """The first n answers of a prompt. Several rows are several answers, and none of them is passed over in silence."""
-    if len(rows) > 1 and sum(len(answers) for _, answers in rows) > n:
+    if len(rows) > 1 and _count(rows) > n:
+        rows = list({tuple(answer.text for answer in answers): (row, answers) for row, answers in rows[::-1]}.values())
+        rows.reverse()  # equal ones once, where the first of them stood
+    if len(rows) > 1 and _count(rows) > n:
         numbers = " and ".join(str(row) for row, _ in rows[:3])
         raise UserError(
-            f"{file}: rows {numbers} answer one prompt differently, and one answer is compared (-n {n})"
-            f"\nMend: leave the right one, or -n {sum(len(answers) for _, answers in rows)} for all"
+            f"{file}: rows {numbers} answer one prompt differently, and there is room for {n} (-n {n})"
+            f"\nMend: leave the right one, or -n {_count(rows)} for all"
         )
     return [Said(response.text) for _, answers in rows for response in answers][:n]
+
+
+def _count(rows: Sequence[Row]) -> int:
+    return sum(len(answers) for _, answers in rows)
 
 
 def _refuse_shared_ids(file: str, examples: Iterable[Example]) -> None:

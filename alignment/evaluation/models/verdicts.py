@@ -54,7 +54,8 @@ class VerdictFile:
                 f"{opinion.option} {opinion.name}: what its verdicts depend on has no plain form"
                 "\nMend: give the class a method identity() that returns it"
             )
-        self.shared = over_ranks(self.feedback) if self.processes.size > 1 else self.feedback
+        asked_as = opinion.in_one_order if opinion.compares else self.feedback
+        self.shared = over_ranks(asked_as) if self.processes.size > 1 else asked_as
         self.path = folder / "verdicts" / f"{slug(opinion.name)}-{identity}.jsonl"
         self.failure: str | None = None
         self.known: dict[str, float] = on_first(self.processes, self._open)

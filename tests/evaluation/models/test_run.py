@@ -1,0 +1,292 @@
+"""`align eval` from end to end: stored and sampled answers, what is kept, what goes on, what is refused and counted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import random
+import signal
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.errors import UserError
+from alignment.evaluation.metrics.multiple import holm
+from alignment.evaluation.models import run as module
+from alignment.evaluation.models import sampled, verdicts, weights
+from alignment.evaluation.models.outcome import Evaluation
+from alignment.evaluation.models.run import Asking, evaluate
+from alignment.evaluation.models.weights import Weights
+from alignment.rollouts.sample_file import Sampling
+from tests.commands import align, refused
+from tests.evaluation.models.made import Longer, write_rows
+
+TEXT = "the rain falls on old roofs while small birds sing of warm days and long roads"
+SHORT = Sampling(n=1, max_new_tokens=6, dtype="float32", batch_size=2)
+QUESTIONS = [{"prompt": text} for text in ("Name a fruit.", "Why is the sky blue?", "Hi!", "What is rain?", "Who?")]
+
+
+def stored(folder: Path, **words: int) -> list[str]:
+    """A file of 24 answers of about so many words for each name."""
+    found = []
+    for name, length in words.items():
+        rng = random.Random(name)
+        rows = [
+            {
+                "prompt": f"Question {at}?",
+                "completion": " ".join(rng.choices(TEXT.split(), k=length + rng.randint(-2, 2))),
+            }
+            for at in range(24)
+        ]
+        found.append(write_rows(folder / f"{name}.jsonl", rows))
+    return found
+
+
+def cells(found: Evaluation) -> list[dict[str, Any]]:
+    return [cell.to_dict() for cell in found.cells]
+
+
+@pytest.fixture(autouse=True)
+def no_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture takes longer than all else."""
+    if "files" not in request.node.name:
+        monkeypatch.setattr(module.heat_map, "draw", lambda *given: b"")
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "eval.json").read_text())
+
+
+def test_stored_answers_scored_compared_and_ranked(tmp_path: Path) -> None:
+    files = stored(tmp_path, short=6, middle=9, long=20)
+    asking = Asking(scores=["plain_words", "length"], judges=[Longer(), "length"], baseline="middle")
+    found = evaluate(files, files[0], tmp_path / "out", asking)
+    assert [one.of.name for one in found.models] == ["short", "middle", "long"] and found.baseline == "middle"
+    mean = found.cell("mean", "long", "length")
+    lengths = [len(row["completion"].split()) for row in map(json.loads, Path(files[2]).read_text().splitlines())]
+    middle = [len(row["completion"].split()) for row in map(json.loads, Path(files[1]).read_text().splitlines())]
+    assert mean.value == pytest.approx(sum(lengths) / 24) == found.cell("words", "long").value
+    assert mean.difference == pytest.approx((sum(lengths) - sum(middle)) / 24)
+    assert mean.difference_low < mean.difference < mean.difference_high and mean.n == 24
+    wins = found.cell("win rate", "long", "longer")
+    assert wins.value == 1 and wins.counts["wins"] == 24 and 0.8 < wins.low < wins.high == 1
+    assert [each.model for each in found.standings["longer"]] == ["long", "middle", "short"]
+    names, matrix = found.matrix("longer")
+    assert names == ["short", "middle", "long"] and math.isnan(matrix[0, 0]) and matrix[2, 1] == 1
+    # Every p-value of the evaluation is in one family: 2 scores and 2 judges of 2 models.
+    tested = [cell for cell in found.cells if cell.p == cell.p]
+    assert len(tested) == 8 and all(cell.model != "middle" for cell in tested)
+    assert [cell.p_adjusted for cell in tested] == holm([cell.p for cell in tested]).tolist()
+    assert not [cell for cell in found.cells if cell.metric in ("tokens", "cut", "kl", "entropy")]  # stored: no meaning
+
+
+def test_the_files_hold_the_same_numbers(tmp_path: Path) -> None:
+    files = stored(tmp_path, short=6, middle=9, long=20)
+    found = evaluate(files, files[0], tmp_path / "out", Asking(scores=["length"], judges=[Longer()]))
+    kept = outcome(tmp_path / "out")
+    assert kept["baseline"] == "short" and kept["prompts"]["prompts"] == 24
+    rows = list(csv.DictReader((tmp_path / "out" / "eval.csv").open()))
+    assert len(rows) == len(kept["cells"]) == len(found.cells)
+    for row, cell, own in zip(rows, kept["cells"], found.cells, strict=True):
+        assert row["metric"] == cell["metric"] == own.metric and float(row["value"]) == cell["value"] == own.value
+        assert row["p"] == ("" if cell["p"] is None else str(cell["p"]))
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "## Win rate against short, by longer" in text and "| long | 100.0 % [" in text
+    assert (tmp_path / "out" / "pairs-longer.png").read_bytes().startswith(b"\x89PNG")
+    assert kept["judges"]["longer"]["matrix"][0][0] is None and len(kept["judges"]["longer"]["ranking"]) == 3
+    assert not (tmp_path / "out" / ".eval.lock").exists()
+
+
+def test_pairs_with_the_baseline_alone(tmp_path: Path) -> None:
+    files, judge = stored(tmp_path, short=6, middle=9, long=20), Longer()
+    found = evaluate(files, files[0], tmp_path / "out", Asking(judges=[judge], pairs="baseline"))
+    assert len(judge.asked) == 2 * 2 * 24
+    assert [(duel.first, duel.second) for duel in found.duels["longer"]] == [("middle", "short"), ("long", "short")]
+    whole = evaluate(files, files[0], tmp_path / "all", Asking(judges=[Longer()]))
+    for metric in ("win rate", "length-controlled"):
+        mine, others = (one.cell(metric, "long", "longer").to_dict() for one in (found, whole))
+        assert mine | {"p_adjusted": None} == others | {"p_adjusted": None}  # of a smaller family
+
+
+def test_a_judge_down_half_way_and_the_same_command_again(tmp_path: Path) -> None:
+    files = stored(tmp_path, short=6, long=20)
+    asking = Asking(scores=["length"], judges=[Longer(rows=40)])
+    part = evaluate(files, files[0], tmp_path / "out", asking)
+    assert "ConnectionError: no answer from the server" in part.failures["longer"]
+    assert any("longer FAILED" in note and "The same command asks for the rest" in note for note in part.notes)
+    wins = part.cell("win rate", "long", "longer")
+    assert wins.counts["no verdict"] == 24 - 16 and wins.n == 16  # one batch of 32 rows, two orders
+    assert part.cell("mean", "long", "length").n == 24  # the others are asked all the same
+    again, up = Longer(), tmp_path / "out"
+    found = evaluate(files, files[0], up, Asking(scores=["length"], judges=[again]))
+    whole = evaluate(files, files[0], tmp_path / "whole", Asking(scores=["length"], judges=[Longer()]))
+    assert len(again.asked) == 48 - 32 and cells(found) == cells(whole) and not found.failures
+    assert (up / "table.md").read_text() == (tmp_path / "whole" / "table.md").read_text()
+
+
+def test_answers_are_sampled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = write_rows(tmp_path / "prompts.jsonl", QUESTIONS)
+    other = write_rows(tmp_path / "other.jsonl", [{**row, "completion": "A short one."} for row in QUESTIONS])
+    first = evaluate(["tiny", other], asked, tmp_path / "out", Asking(scores=["length"], reference="tiny"), SHORT)
+    said = first.models[0]
+    assert all(len(row) == 1 and row[0].ids and 1 <= len(row[0].ids) <= 6 for row in said.said)
+    assert first.cell("kl", "tiny").value == 0 and first.cell("entropy", "tiny").value > 0
+    assert first.cell("tokens", "tiny").value == sum(len(row[0].ids or ()) for row in said.said) / 5
+    with pytest.raises(KeyError):
+        first.cell("tokens", "other")
+    for gone in (sampled, weights):
+        monkeypatch.setattr(gone, "sample" if gone is sampled else "load_beside", None)
+    asking = Asking(scores=["plain_words"], judges=["length"], baseline="other", reference="tiny")
+    second = evaluate(["again=tiny", other], asked, tmp_path / "out", asking, SHORT)  # another name, other scores
+    assert second.models[0].said == said.said and second.cell("win rate", "again", "length").n == 5
+    with pytest.raises(TypeError):  # another seed is another question
+        evaluate(["tiny"], asked, tmp_path / "out", None, Sampling(n=1, max_new_tokens=6, seed=1, dtype="float32"))
+
+
+def test_the_file_of_answers_is_one_of_records(tmp_path: Path) -> None:
+    asked = write_rows(tmp_path / "prompts.jsonl", QUESTIONS)
+    found = evaluate(["tiny"], asked, tmp_path / "out", None, SHORT)
+    file = found.models[0].file
+    again = evaluate([f"tiny={file}"], asked, tmp_path / "again")
+    texts = [[said.text for said in row if said.text] for row in found.models[0].said]
+    assert [[said.text for said in row] for row in again.models[0].said] == texts
+
+
+@pytest.mark.parametrize("where", ["sampling", "judging"])
+def test_where_it_was_stopped_does_not_show(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = write_rows(tmp_path / "prompts.jsonl", QUESTIONS)
+    other = write_rows(tmp_path / "other.jsonl", [{**row, "completion": "A short one."} for row in QUESTIONS])
+    monkeypatch.setattr(verdicts, "BATCH_SIZE", 2)
+
+    def run(out: Path) -> Any:
+        return evaluate(["tiny", other], asked, out, Asking(judges=[Longer()]), SHORT)
+
+    whole = run(tmp_path / "whole")
+    place, name = (sampled, "sample") if where == "sampling" else (verdicts.VerdictFile, "_add")
+    original, calls = getattr(place, name), [0]
+
+    def stop(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, stop)
+        with pytest.raises(SystemExit) as end:
+            run(tmp_path / "out")
+    assert end.value.code == 143 and "the same command goes on" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "eval.json").exists()
+    assert cells(run(tmp_path / "out")) == cells(whole)
+    for kind in ("answers", "likelihoods", "verdicts"):
+        for file in (tmp_path / "whole" / kind).glob("*.jsonl"):
+            assert (tmp_path / "out" / kind / file.name).read_bytes() == file.read_bytes()
+
+
+def test_several_answers_show_diversity_over_equal_sets(tmp_path: Path) -> None:
+    rows = [{"prompt": "a"}, {"prompt": "b"}]
+    own = {"a": ["one two three", "one two three", "x"], "b": ["four five six", "seven eight nine", "y"]}
+    files = [
+        write_rows(tmp_path / "twice.jsonl", [{"prompt": p, "completion": text} for p in "ab" for text in own[p]]),
+        write_rows(tmp_path / "other.jsonl", [{"prompt": p, "completion": text} for p in "ab" for text in own[p][:2]]),
+    ]
+    found = evaluate(files, write_rows(tmp_path / "p.jsonl", rows), tmp_path / "out", None, Sampling(n=3))
+    same = [found.cell("distinct-1, per input", name) for name in ("twice", "other")]
+    assert same[0].value == same[1].value == (0.5 + 1.0) / 2  # two answers of each, though one model gave three
+    assert found.cell("distinct-1, across inputs", "twice").counts["answers"] == 2
+
+
+def test_prompts_too_long_for_a_model_have_no_answer(tmp_path: Path) -> None:
+    asked = write_rows(tmp_path / "prompts.jsonl", QUESTIONS)
+    ids = sorted(
+        len(Weights("tiny", "float32", "chat").encode([{"role": "user", "content": q["prompt"]}])) for q in QUESTIONS
+    )
+    sampling = Sampling(n=1, max_new_tokens=2, max_prompt_length=ids[-2], dtype="float32")
+    found = evaluate(["tiny"], asked, tmp_path / "out", None, sampling)
+    left = sum(length > ids[-2] for length in ids)
+    assert found.models[0].missing == left == 1 and any("over" in note for note in found.notes)
+    assert "| answered |" in (tmp_path / "out" / "table.md").read_text()
+
+
+class Harness(types.ModuleType):
+    """lm-eval's one function, as its documentation describes it."""
+
+    def __init__(self) -> None:
+        super().__init__("lm_eval")
+        self.calls: list[dict[str, Any]] = []
+
+    def simple_evaluate(self, **given: Any) -> dict[str, Any]:
+        self.calls.append(given)
+        if "nowhere" in given["tasks"]:
+            raise KeyError("nowhere")
+        scores = {"acc,none": 0.25, "acc_stderr,none": 0.01, "acc_norm,none": 0.3, "acc_norm_stderr,none": "N/A"}
+        return {"results": {task: {"alias": task, "sample_len": 100, **scores} for task in given["tasks"]}}
+
+
+def test_benchmarks_are_the_harness_s_affair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = write_rows(tmp_path / "prompts.jsonl", QUESTIONS[:2])
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(UserError, match=r"--tasks needs a package that is not installed.*pip install lm-eval"):
+        evaluate(["tiny"], asked, tmp_path / "out", Asking(tasks=["arc_easy"]), SHORT)
+    harness = Harness()
+    monkeypatch.setitem(sys.modules, "lm_eval", harness)
+    for _ in range(2):
+        asking = Asking(tasks=["arc_easy", "hellaswag"], task_limit=10)
+        found = evaluate(["tiny"], asked, tmp_path / "out", asking, SHORT)
+    (call,) = harness.calls  # once
+    assert call["model"] == "hf" and call["tasks"] == ["arc_easy", "hellaswag"] and call["limit"] == 10
+    assert call["model_args"]["pretrained"].endswith("tiny") and call["model_args"]["dtype"] == "float32"
+    cell = found.cell("acc", "tiny", "hellaswag")
+    assert (cell.value, cell.counts["se"]) == (0.25, 0.01) and cell.low == pytest.approx(0.25 - 0.0196)
+    assert math.isnan(found.cell("acc_norm", "tiny", "arc_easy").low)
+    assert not [cell for cell in found.cells if cell.metric == "sample_len"]
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "| model | arc\\_easy acc | arc\\_easy acc\\_norm |" in text and "| 0.250 ± 0.010 | 0.300 |" in text
+    with pytest.raises(UserError, match="lm-eval refuses: 'nowhere'"):
+        evaluate(["tiny"], asked, tmp_path / "out", Asking(tasks=["nowhere"]), SHORT)
+
+
+def test_the_command_and_what_it_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    short, long = (Path(file).name for file in stored(tmp_path, short=6, long=20))
+    given = ["eval", short, f"b={long}", "--prompts", short, "--out", "out"]
+    assert align(monkeypatch, *given, "--score", "length", "--judge", "words=plain_words", "--limit", "10") == 0
+    said = capsys.readouterr().out
+    for part in ("Win rate against short, by words", "Score: length", "10 prompts.", "written to out"):
+        assert part in said
+    write_rows(tmp_path / "elsewhere.jsonl", [{"prompt": "other", "completion": "x"}])
+    (tmp_path / "file").write_text("x")
+    down = tmp_path / "down.py"
+    down.write_text("def score(prompt, answer, context):\n    raise ConnectionError('gone')\n")
+    assert align(monkeypatch, *given, "--score", "down.py:score") == 1  # the table is there, and is not whole
+    assert "score FAILED" in capsys.readouterr().out
+    for wrong, word in (
+        (["eval", "elsewhere.jsonl", "--prompts", short, "--out", "o"], "answers none of the 24 prompts"),
+        (["eval", "nowhere.jsonl", "--prompts", short, "--out", "o"], "no such file of answers"),
+        (["eval", short, "--prompts", "nowhere.jsonl", "--out", "o"], "nowhere.jsonl"),
+        (["eval", "tinny", "--prompts", short, "--out", "o"], "did you mean tiny"),
+        ([*given, "--score", "lenght"], "did you mean length"),
+        ([*given, "--baseline", "shrot"], "did you mean short"),
+        ([*given, "--pairs", "some"], "unknown choice of pairs 'some'"),
+        ([*given, "--reference", "b"], "--reference b is a file of answers"),
+        ([*given, "--held-out", "nowhere.txt"], "--held-out nowhere.txt"),
+        ([*given, "--temperature", "-1"], "temperature=-1"),
+        (["eval", short, "--prompts", short, "--out", "o", "--judge", "length"], "there is one"),
+        (["eval", short, "--prompts", short, "--out", "file"], "cannot write file"),
+    ):
+        assert word in refused(monkeypatch, capsys, *wrong)
+
+
+def test_a_folder_is_written_by_one_at_a_time(tmp_path: Path) -> None:
+    (short,) = stored(tmp_path, short=6)
+    with module._locked(tmp_path / "out", module.OneProcess()), pytest.raises(UserError, match="another evaluation"):
+        evaluate([short], short, tmp_path / "out")
