@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from alignment.cli_contamination import contamination
 from alignment.cli_eval import evaluate
 from alignment.cli_frontier import frontier
 from alignment.cli_improve import improve
@@ -185,6 +186,9 @@ def highlight(
     if html is not None:
         facts = [("data", path), ("model", f"{model} + {adapter}" if adapter else model), ("margin", str(margin))]
         print(f"written to {write_page(html, rows, 'What the judgments detect', facts)}")
+
+
+data_app.command()(contamination)
 
 
 @app.command()

@@ -25,6 +25,7 @@ from alignment.evaluation.judged import JudgedEndOfRun, held_out_judgments
 from alignment.evaluation.ranking_plot import plot_ranking
 from alignment.evaluation.report import write_report
 from alignment.evaluation.summary import render_samples, render_summary, write_summary
+from alignment.launch.contamination import write_contamination
 from alignment.trainers.best_of_n import BestOfNTrainer
 from alignment.trainers.cut import CUTTrainer
 from alignment.trainers.dpo import DPOTrainer
@@ -109,6 +110,7 @@ def train(config: RunConfig, folder: Path, checkpoint: Path | None, launch: Laun
         raise
     summary |= {"seconds": time.perf_counter() - started, "overrides": launch.overrides}
     if state.is_main_process:
+        write_contamination(trainer, folder, console)
         report(folder, summary, samples, config.evaluation.shown, console if shown else Console(quiet=True))
     state.wait_for_everyone()
 
