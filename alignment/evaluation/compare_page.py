@@ -31,8 +31,10 @@ def write_comparison(runs: Sequence[Mapping[str, Any]], file: Path) -> Path:
     headings, cells = number_table(runs)
     metrics = [_metrics(run["folder"]) for run in runs]
     losses = [run["config"].get("loss.name") or visible(run["summary"].get("method", "")) for run in runs]
-    charts = [drawn(chart) for chart in overlaid(labels, losses, metrics)]
-    samples, sampled, notes = _samples(runs, labels)
+    charts = [drawn(chart) for chart in overlaid([f"run {place + 1}" for place in range(len(runs))], losses, metrics)]
+    rows = [read_samples(run["folder"]) for run in runs]
+    with_rows = [place for place, found in enumerate(rows) if found]
+    samples, notes = _samples(runs, labels, rows, with_rows)
     page = template("compare.html.j2").render(
         title=f"{len(runs)} runs compared" if len(runs) > 1 else visible(runs[0]["folder"].name),
         facts=[],
@@ -49,7 +51,8 @@ def write_comparison(runs: Sequence[Mapping[str, Any]], file: Path) -> Path:
         keys=[(label, style(place)) for place, label in enumerate(labels)],
         charts=charts,
         samples=samples,
-        sampled=sampled,
+        sampled=[labels[place] for place in with_rows],
+        sampled_runs=[place + 1 for place in with_rows],
         notes=notes,
         scored=any(change for sample in samples for change in sample["changes"]),
         first_page=PAGE,
@@ -65,23 +68,24 @@ def _metrics(folder: Path) -> Metrics:
 
 
 def _samples(
-    runs: Sequence[Mapping[str, Any]], labels: Sequence[str]
-) -> tuple[list[dict[str, Any]], list[str], list[str]]:
-    """The answers side by side, the labels of the runs that have any, and what is to be said about them."""
-    rows = [read_samples(run["folder"]) for run in runs]
-    with_rows = [place for place, found in enumerate(rows) if found]
-    sampled = [labels[place] for place in with_rows]
+    runs: Sequence[Mapping[str, Any]],
+    labels: Sequence[str],
+    rows: Sequence[Sequence[Mapping[str, Any]]],
+    with_rows: Sequence[int],
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The answers of the runs that have `rows`, side by side, and what is to be said about them."""
     notes = [f"{labels[place]} holds no answers." for place, found in enumerate(rows) if not found]
     comparable = len(score_names([runs[place] for place in with_rows])) < 2
     if not comparable:
         notes.append("The runs were scored by different rewards, so that their scores are not held against each other.")
     shared, left_out = shared_samples([rows[place] for place in with_rows])
-    if len(sampled) > 1:
-        counts = ", ".join(f"{count:,} of {label}" for label, count in zip(sampled, left_out, strict=True) if count)
-        notes.append(
-            f"{len(shared):,} prompts are shared by {'both' if len(sampled) == 2 else f'all {len(sampled)}'} runs"
-            + (f"; left out, as others lack them: {counts}." if counts else "; none is left out.")
+    if len(with_rows) > 1:
+        counts = ", ".join(
+            f"{count:,} of {labels[place]}" for place, count in zip(with_rows, left_out, strict=True) if count
         )
+        all_of_them = "both" if len(with_rows) == 2 else f"all {len(with_rows)}"
+        left = f"left out, as others lack them: {counts}" if counts else "none is left out"
+        notes.append(f"{len(shared):,} prompts are shared by {all_of_them} runs; {left}.")
     samples = []
     for place, answers in enumerate(shared, start=1):
         sides = [Side.of(row, "after") for row in answers]
@@ -89,7 +93,7 @@ def _samples(
         if not comparable:
             found["changes"] = [None] * (len(sides) - 1)
         samples.append(found)
-    return samples, sampled, notes
+    return samples, notes
 
 
 def shared_samples(runs: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[list[list[Mapping[str, Any]]], list[int]]:

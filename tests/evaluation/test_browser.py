@@ -120,6 +120,16 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_comparison(compare(runs, Console(file=io.StringIO())), folder / "comparison.html")
 
 
+@pytest.fixture(scope="module")
+def many_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven runs with long names and a long setting."""
+    folder = tmp_path_factory.mktemp("many")
+    runs = [make_run(folder / f"a_long_name_without_a_space_in_it_{i}" / "run", seed=i, samples=2) for i in range(7)]
+    for run in runs:
+        (run / "config.yaml").write_text(f"data: {{path: {str(run).replace('/', '_') * 3}}}")
+    return write_comparison(compare(runs, Console(file=io.StringIO())), folder / "many.html")
+
+
 def prompts(page: Any) -> list[int]:
     return [int(re.sub(r"\D", "", text)) for text in page.locator("#samples .prompt").all_inner_texts()]
 
@@ -236,7 +246,7 @@ def test_no_script_but_the_pages_own_runs(browser: Any, report: Path) -> None:
     page.close()
 
 
-@pytest.mark.parametrize("name", ["report", "hostile", "comparison"])
+@pytest.mark.parametrize("name", ["report", "hostile", "comparison", "many_runs"])
 def test_a_phone_need_not_scroll_sideways(open_page: Open, name: str, request: pytest.FixtureRequest) -> None:
     page = open_page(request.getfixturevalue(name), color_scheme="dark", **PHONE)
     assert wide(page) == 0
@@ -266,16 +276,12 @@ def test_runs_are_compared_side_by_side(open_page: Open, comparison: Path) -> No
 
     page.get_by_label("Filter by how the score changes").select_option("good")
     assert prompts(page) == [0, 1, 2, 3, 4]
-    page.get_by_label("Which run's scores are held against the first run's").select_option(
-        label="3 · third against 1 · first"
-    )
+    page.get_by_label("Which run's scores are held against the first run's").select_option(label="run 3 against run 1")
     assert prompts(page) == [] and page.locator("#count").inner_text() == "0 of 5"
 
     figure = page.locator("figure.chart").first
     assert figure.locator("polyline").count() == 3
-    assert re.match(
-        r"step 48: 1 · first [\d.]+; 1 · first, held-out [\d.]+; 2 · second ", figure.locator("output").inner_text()
-    )
+    assert re.match(r"step 48: run 1 [\d.]+; run 1, held-out [\d.]+; run 2 ", figure.locator("output").inner_text())
 
 
 def test_a_thousand_answers_are_one_page_at_a_time(open_page: Open, tmp_path: Path) -> None:
