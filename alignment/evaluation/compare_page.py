@@ -28,10 +28,11 @@ def write_comparison(runs: Sequence[Mapping[str, Any]], file: Path) -> Path:
     labels = [
         f"{place} · {visible(name)}" for place, name in enumerate(names([run["folder"] for run in runs]), start=1)
     ]
+    short = [f"run {place + 1}" for place in range(len(runs))]
     headings, cells = number_table(runs)
     metrics = [_metrics(run["folder"]) for run in runs]
     losses = [run["config"].get("loss.name") or visible(run["summary"].get("method", "")) for run in runs]
-    charts = [drawn(chart) for chart in overlaid([f"run {place + 1}" for place in range(len(runs))], losses, metrics)]
+    charts = [drawn(chart) for chart in overlaid(short, losses, metrics)]
     rows = [read_samples(run["folder"]) for run in runs]
     with_rows = [place for place, found in enumerate(rows) if found]
     samples, notes = _samples(runs, labels, rows, with_rows)
@@ -52,7 +53,7 @@ def write_comparison(runs: Sequence[Mapping[str, Any]], file: Path) -> Path:
         charts=charts,
         samples=samples,
         sampled=[labels[place] for place in with_rows],
-        sampled_runs=[place + 1 for place in with_rows],
+        sampled_names=[short[place] for place in with_rows],
         notes=notes,
         scored=any(change for sample in samples for change in sample["changes"]),
         first_page=PAGE,

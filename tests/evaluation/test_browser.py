@@ -267,7 +267,7 @@ def test_runs_are_compared_side_by_side(open_page: Open, comparison: Path) -> No
         page.locator("main").inner_text()
     )
     card = page.locator("#samples article").first
-    assert card.locator(".badge").all_inner_texts() == ["2: change +1.00", "3: change -1.00"]
+    assert card.locator(".badge").all_inner_texts() == ["run 2: change +1.00", "run 3: change -1.00"]
     assert card.locator(".side").all_inner_texts()[1:] == [
         "2 · second: score +1.00, the same text",
         "3 · third: score -1.00",
@@ -276,7 +276,7 @@ def test_runs_are_compared_side_by_side(open_page: Open, comparison: Path) -> No
 
     page.get_by_label("Filter by how the score changes").select_option("good")
     assert prompts(page) == [0, 1, 2, 3, 4]
-    page.get_by_label("Which run's scores are held against the first run's").select_option(label="run 3 against run 1")
+    page.get_by_label("Whose scores are held against the first one's").select_option(label="run 3 against run 1")
     assert prompts(page) == [] and page.locator("#count").inner_text() == "0 of 5"
 
     figure = page.locator("figure.chart").first
