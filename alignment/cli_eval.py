@@ -11,6 +11,7 @@ import typer
 
 from alignment.cli_options import Format
 from alignment.errors import Interrupted, UserError
+from alignment.launch.entry import RANK_0_FIRST_SECONDS
 
 MODELS = (
     "NAME=SPEC or SPEC: a built-in's name, folder, run folder, adapter, hub id, .gguf file, or a file of stored answers"
@@ -89,10 +90,12 @@ def evaluate(
         if rank() == 0:
             typer.echo(f"stopped: what was answered and judged is in {out}; the same command goes on", err=True)
         raise typer.Exit(143) from None
-    except UserError:
-        if rank():  # where the first process has failed as well, the launcher ends this one meanwhile
-            time.sleep(RANK_0_FIRST_SECONDS)
-        raise
+    except UserError as error:
+        if rank() == 0:
+            raise
+        time.sleep(RANK_0_FIRST_SECONDS)  # where the first process has failed as well, the launcher ends this one
+        typer.echo(f"error on rank {rank()}: {error}", err=True)
+        raise typer.Exit(2) from error
     if rank() == 0:
         console = Console()
         console.print(found.asked.read, markup=False, highlight=False, soft_wrap=True)
@@ -100,9 +103,6 @@ def evaluate(
         console.print(f"written to {out}", markup=False, highlight=False, soft_wrap=True)
     if found.failures:
         raise typer.Exit(1)
-
-
-RANK_0_FIRST_SECONDS = 3.0
 
 
 def processes_of_launch() -> Any:

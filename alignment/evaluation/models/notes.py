@@ -60,6 +60,8 @@ def _duels(found: Evaluation) -> list[str]:
         lines[0] += f" {', '.join(both)}: asked in both orders; orders that disagree are a tie."
     if once:
         lines[0] += f" {', '.join(once)}: compares scores, to which an order cannot matter."
+    if any(not each.bounded for own in found.standings.values() for each in own):
+        lines.append("No bound: a model that won, or lost, every comparison is ranked, but its rating has no size.")
     controlled = [cell for cell in found.cells if cell.metric == "length-controlled"]
     if controlled:
         hard = any(cell.counts["difficulty from"] for cell in controlled)

@@ -70,7 +70,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; NaN is null."""
         models = [
-            {"name": one.of.name, "spec": one.of.spec, "stored": one.of.stored, "answers": one.file}
+            {"name": one.of.name, "spec": one.of.spec, "stored": one.of.stored, "answers": self._within(one.file)}
             | {"prompts answered": len(one.said) - one.missing, "most answers to a prompt": one.most}
             for one in self.models
         ]
@@ -92,6 +92,11 @@ class Evaluation:
                 "failures": self.failures,
             }
         )
+
+    def _within(self, file: str) -> str:
+        """The file's place in the folder, where it lies in it, so that the folder may be moved."""
+        path = Path(file)
+        return str(path.relative_to(self.folder)) if path.is_relative_to(self.folder) else file
 
     def write(self) -> None:
         """Write eval.json, eval.csv and table.md."""

@@ -108,14 +108,12 @@ def _duel_table(name: str, cells: Sequence[Cell], baseline: str) -> Table:
 
 
 def _ranking_table(name: str, standings: Sequence[Standing]) -> Table:
-    rows = [
-        [
-            visible(each.model),
-            f"{decimal(each.rating, 0)} {_bounds(each.low, each.high, lambda value: decimal(value, 0))}",
-            f"{each.rank}" + ("" if each.rank_low == each.rank_high else f" ({each.rank_low} to {each.rank_high})"),
-        ]
-        for each in standings
-    ]
+    rows = []
+    for each in standings:
+        bounds = _bounds(each.low, each.high, lambda value: decimal(value, 0))
+        rating = f"{decimal(each.rating, 0)} {bounds if each.bounded else '(no bound)'}".strip()
+        ranks = "" if each.rank_low == each.rank_high else f" [{each.rank_low}, {each.rank_high}]"
+        rows.append([visible(each.model), rating, f"{each.rank}{ranks}"])
     return Table(f"Ranking by {visible(name)} over all pairs", ["model", "Bradley–Terry, Elo points", "rank"], rows)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from alignment.errors import UserError
 from alignment.evaluation.files import write_atomically
 from alignment.evaluation.models.cells import NAN, Cell
@@ -52,11 +54,10 @@ def task_cells(
 
 
 def _measured(weights: Weights, tasks: Sequence[str], limit: int | None) -> dict[str, Any]:
-    package = harness()
+    package, device = harness(), "cuda" if torch.cuda.is_available() else "cpu"
+    options: dict[str, Any] = {"limit": limit, "device": device, "log_samples": False}
     try:
-        found = package.simple_evaluate(
-            model="hf", model_args=model_arguments(weights), tasks=list(tasks), limit=limit, log_samples=False
-        )
+        found = package.simple_evaluate(model="hf", model_args=model_arguments(weights), tasks=list(tasks), **options)
     except (ValueError, KeyError, OSError) as error:
         raise UserError(f"--tasks {','.join(tasks)}: lm-eval refuses: {' '.join(str(error).split())[:300]}") from error
     return {} if found is None else dict(found["results"])  # it gives results to the first process alone
@@ -88,5 +89,6 @@ def _cells(name: str, task: str, found: dict[str, Any]) -> list[Cell]:
         se = float(error) if isinstance(error, int | float) and math.isfinite(error) else NAN
         label = metric if kind == "none" else f"{metric} ({kind})"
         reach = 1.96 * se
-        cells.append(Cell("task", task, label, name, value, value - reach, value + reach, counts={"se": se}))
+        n = int(found.get("sample_len") or 0)
+        cells.append(Cell("task", task, label, name, value, value - reach, value + reach, n, counts={"se": se}))
     return cells

@@ -15,6 +15,7 @@ from alignment.evaluation.models.duels import all_scores, duels
 from alignment.evaluation.models.verdicts import VerdictFile
 from alignment.feedback.adapters import BradleyTerry, Function
 from alignment.feedback.rules import Length
+from alignment.feedback.wrappers import BothOrders
 from tests.evaluation.models.made import Longer, answers, judge, prompts, reward
 from tests.feedback.toys import Says, Table, same
 
@@ -97,6 +98,15 @@ def test_a_reward_as_a_judge_compares_its_scores(tmp_path: Path) -> None:
     pair = answers("l", ["a b"], [], []), answers("r", ["a"], [], [])
     (duel,) = duels(VerdictFile(bradley, ASKED, tmp_path), bradley, [pair])
     assert duel.outcomes[0] == 1.0 and not duel.both_orders
+
+
+def test_a_judge_that_asks_in_both_orders_itself_is_asked_one_at_a_time(tmp_path: Path) -> None:
+    first = Looked({("a", "b"): 1.0, ("b", "a"): 1.0})  # always the first
+    own = judge(BothOrders(first))
+    (duel,) = duels(
+        VerdictFile(own, ASKED, tmp_path), own, [(answers("l", ["a"], [], []), answers("r", ["b"], [], []))]
+    )
+    assert first.asked == [[("a", "b"), ("b", "a")]] and duel.outcomes == [0.5] and duel.disagree == 1
 
 
 @pytest.mark.parametrize("rows", [0, 4, 5, 8])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from alignment.errors import UserError
 from alignment.evaluation.metrics.multiple import holm
@@ -21,10 +22,14 @@ from alignment.evaluation.models import run as module
 from alignment.evaluation.models import sampled, verdicts, weights
 from alignment.evaluation.models.outcome import Evaluation
 from alignment.evaluation.models.run import Asking, evaluate
+from alignment.evaluation.models.tables import render
 from alignment.evaluation.models.weights import Weights
 from alignment.rollouts.sample_file import Sampling
 from tests.commands import align, refused
 from tests.evaluation.models.made import Longer, write_rows
+from tests.feedback.fault_server import Answer, FaultServer
+from tests.feedback.scripted import text_in
+from tests.launching import launch
 
 TEXT = "the rain falls on old roofs while small birds sing of warm days and long roads"
 SHORT = Sampling(n=1, max_new_tokens=6, dtype="float32", batch_size=2)
@@ -55,7 +60,7 @@ def cells(found: Evaluation) -> list[dict[str, Any]]:
 def no_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture takes longer than all else."""
     if "files" not in request.node.name:
-        monkeypatch.setattr(module.heat_map, "draw", lambda *given: b"")
+        monkeypatch.setattr(module.heat_map, "draw", lambda *given: bytes(24))
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -162,11 +167,13 @@ def test_where_it_was_stopped_does_not_show(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = write_rows(tmp_path / "prompts.jsonl", QUESTIONS)
-    other = write_rows(tmp_path / "other.jsonl", [{**row, "completion": "A short one."} for row in QUESTIONS])
+    rows = [[{**row, "completion": text} for row in QUESTIONS] for text in ("A short one.", "Another, longer one.")]
+    one, other = (write_rows(tmp_path / f"{name}.jsonl", own) for name, own in zip("ab", rows, strict=True))
     monkeypatch.setattr(verdicts, "BATCH_SIZE", 2)
 
     def run(out: Path) -> Any:
-        return evaluate(["tiny", other], asked, out, Asking(judges=[Longer()]), SHORT)
+        models = ["tiny" if where == "sampling" else one, other]
+        return evaluate(models, asked, out, Asking(judges=[Longer()]), SHORT)
 
     whole = run(tmp_path / "whole")
     place, name = (sampled, "sample") if where == "sampling" else (verdicts.VerdictFile, "_add")
@@ -284,6 +291,69 @@ def test_the_command_and_what_it_refuses(
         (["eval", short, "--prompts", short, "--out", "file"], "cannot write file"),
     ):
         assert word in refused(monkeypatch, capsys, *wrong)
+
+
+def test_a_served_judge_that_goes_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.setenv("ALIGN_CACHE", str(tmp_path / "cache"))
+    files = stored(tmp_path, short=6, long=20)
+    down = [True]
+
+    def says(number: int, body: dict[str, Any]) -> Answer:
+        first, second = (len(text_in(body["messages"], slot)) for slot in ("first", "second"))
+        status = 401 if down[0] and number >= 20 else 200
+        return Answer(f"LINE {'A' if first > second else 'B'}", status=status)
+
+    server = FaultServer(says)
+    try:
+        yaml = tmp_path / "served.yaml"
+        yaml.write_text(f"name: judge_served\nbase_url: {server.url}\nmodel: m\nconcurrency: 1\ncache: false\n")
+        asking = Asking(judges=[str(yaml)])
+        monkeypatch.setattr(verdicts, "BATCH_SIZE", 8)
+        part = evaluate(files, files[0], tmp_path / "out", asking)
+        assert "asks for a key" in part.failures["served"]
+        counts = part.cell("win rate", "long", "served").counts
+        assert (counts["wins"], counts["no verdict"], counts["orders disagree"]) == (8, 16, 0)
+        down[0] = False
+        found = evaluate(files, files[0], tmp_path / "out", asking)
+    finally:
+        server.close()
+    assert found.cell("win rate", "long", "served").counts["wins"] == 24 and not found.failures
+    # In each order once: two whole batches, one of which the fifth request was refused, and what was left.
+    assert len(server.asked) == 16 + 5 + (48 - 16)
+
+
+def test_hostile_text_stays_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = "</script><img src=x onerror=alert(1)>[bold]| \x1b[31m\u202e"
+    rows = [{"prompt": f"{at} {bad}", "completion": f"{bad} {at}"} for at in range(3)]
+    file = write_rows(tmp_path / "a.jsonl", rows)
+    found = evaluate([f"<b>|x={file}", f"y={file}"], file, tmp_path / "out", Asking(judges=[Longer()]))
+    render(found.tables, found.notes, Console())
+    page, table, said = (
+        (tmp_path / "out/report.html").read_text(),
+        (tmp_path / "out/table.md").read_text(),
+        capsys.readouterr().out,
+    )
+    assert "<img src=x" not in page and "<b>|x" not in page and "\x1b" not in page + table + said
+    assert "&lt;img src=x" in page and "\\<b\\>\\|x" in table and "<b>|x" in said
+    assert found.cell("win rate", "y", "longer").counts["ties"] == 3  # the same texts
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
+    asked = write_rows(tmp_path / "prompts.jsonl", QUESTIONS)
+    (tmp_path / "text.txt").write_text("Rain falls on roofs. " * 120)
+    given = ["-m", "alignment", "eval", "tiny", "b=tiny", "--prompts", asked, "--max-new-tokens", "6", "-n", "2"]
+    given += ["--dtype", "float32", "--batch-size", "2", "--score", "plain_words", "--judge", "length"]
+    given += ["--reference", "b", "--held-out", str(tmp_path / "text.txt")]
+    for processes in (1, 2):
+        done = launch([*given, "--out", str(tmp_path / f"out{processes}")], processes)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("written to") == 1
+    for name in ("eval.json", "eval.csv", "table.md"):
+        assert (tmp_path / "out1" / name).read_text() == (tmp_path / "out2" / name).read_text()
+    wrong = launch([*given, "--out", str(tmp_path / "o"), "--baseline", "c"], 2)
+    assert wrong.returncode != 0 and wrong.stderr.count("error: unknown --baseline") == 1
 
 
 def test_a_folder_is_written_by_one_at_a_time(tmp_path: Path) -> None:
