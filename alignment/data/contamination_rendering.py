@@ -130,7 +130,8 @@ def _said(flagged: Flagged) -> str:
     where = "" if flagged.exact else ", ".join(f"{found.row} ({found.shared})" for found in flagged.rows)
     if flagged.ngrams:
         parts.append(
-            f"{100 * flagged.share:.0f} % of {flagged.ngrams} n-grams" + (f", most in {where}" if where else "")
+            f"{100 * flagged.share:.0f} % of {flagged.ngrams} n-gram{'s' * (flagged.ngrams > 1)}"
+            + (f", most in {where}" if where else "")
         )
     return "; ".join(parts)
 

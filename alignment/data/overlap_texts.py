@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from alignment.data.checks import prompt_key
@@ -51,7 +51,8 @@ def words(text: str) -> list[str]:
 def example_rows(examples: Iterable[Example]) -> Iterator[Row]:
     """Rows of examples, named `file:row`."""
     for example in examples:
-        place = f"{Path(example.meta['source']).name}:{example.meta['row']}" if "source" in example.meta else example.id
+        meta = example.meta
+        place = f"{os.path.basename(meta['source'])}:{meta['row']}" if "source" in meta else example.id
         yield Row(place, example.prompt, tuple(response.text for response in example.responses))
 
 
