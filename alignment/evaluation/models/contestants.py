@@ -66,7 +66,7 @@ def _contestant(word: str) -> Contestant:
         return Contestant(name or _own_name(spec), spec)
     if not Path(file).expanduser().is_file():
         raise UserError(f"no such file of answers: {file}")
-    return Contestant(name or source or Path(file).name.partition(".")[0], file, stored=True, source=source)
+    return Contestant(name or source or Path(file.removesuffix(".gz")).stem, file, stored=True, source=source)
 
 
 def _file_and_source(spec: str) -> tuple[str, str | None]:

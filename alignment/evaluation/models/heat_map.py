@@ -33,8 +33,8 @@ def draw(names: Sequence[str], rates: np.ndarray, title: str) -> bytes:
         for column in range(count):
             value = rates[row, column]
             if np.isfinite(value):
-                dark = abs(value - 0.5) > 0.3
-                colour = background if dark else text
+                red, green, blue, _ = picture.cmap(value)
+                colour = background if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else text
                 axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=10, color=colour)
     axes.set_xticks(range(count), shown, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(count), shown)

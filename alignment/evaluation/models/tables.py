@@ -127,9 +127,10 @@ def _score_table(name: str, cells: Sequence[Cell], baseline: str) -> Table:
         mean = f"{decimal(cell.value, 3)} {_bounds(cell.low, cell.high, lambda value: decimal(value, 3))}".strip()
         no_verdict = f"{cell.counts['no verdict']:,.0f}"
         rows.append([visible(cell.model), mean, no_verdict, apart, p_value(cell.p_adjusted)])
-    columns = ["model", "mean", "no\nverdict", f"less that of {visible(baseline)}", "p (Holm)"]
-    shown = len(columns) if len(rows) > 1 else 3  # of one model there is nothing to compare
-    return Table(f"Score: {visible(name)}", columns[:shown], [row[:shown] for row in rows])
+    columns = ["model", "mean", "no\nverdict", "less the\nbaseline's", "p (Holm)"]
+    if len(rows) == 1:  # there is nothing to compare it with
+        return Table(f"Score: {visible(name)}", columns[:3], [row[:3] for row in rows])
+    return Table(f"Score: {visible(name)}; baseline: {visible(baseline)}", columns, rows)
 
 
 def _answer_table(title: str, cells: Sequence[Cell], wanted: Sequence[tuple[str, str, int]]) -> Table:

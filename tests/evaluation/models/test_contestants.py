@@ -16,6 +16,8 @@ from tests.evaluation.models.made import Longer, write_rows
 def test_names_and_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_rows(tmp_path / "a.jsonl", [{"prompt": "q", "completion": "a"}])
+    write_rows(tmp_path / "gpt-3.5.jsonl", [{"prompt": "q", "completion": "a"}])
+    assert [each.name for each in contestants(["gpt-3.5.jsonl"])] == ["gpt-3.5"]
     (tmp_path / "lr=3").mkdir()
     words = ["tiny", "ours=tiny", "outputs/dpo/2026-01-31_12-00-00", "org/model-7b", "m.gguf", "lr=3", "a.jsonl"]
     found = contestants([*words, "b=a.jsonl#tiny", "a.jsonl#base"])

@@ -268,7 +268,7 @@ def test_the_command_and_what_it_refuses(
     given = ["eval", short, f"b={long}", "--prompts", short, "--out", "out"]
     assert align(monkeypatch, *given, "--score", "length", "--judge", "words=plain_words", "--limit", "10") == 0
     said = capsys.readouterr().out
-    for part in ("Win rate against short, by words", "Score: length", "10 prompts.", "written to out"):
+    for part in ("Win rate against short, by words", "Score: length; baseline: short", "10 prompts.", "written to out"):
         assert part in said
     write_rows(tmp_path / "elsewhere.jsonl", [{"prompt": "other", "completion": "x"}])
     (tmp_path / "file").write_text("x")
