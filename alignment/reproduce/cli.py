@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from alignment.errors import UserError
-from alignment.evaluation.text import duration
 from alignment.reproduce import paper
 from alignment.reproduce.lab import default_folder
 from alignment.reproduce.report import show
@@ -81,9 +80,9 @@ def show_list() -> None:
     shown = Table("table", "what", "smoke", "small", "seeds", box=box.SIMPLE)
     for name in NAMES:
         each = table_named(name)
-        times = [duration(60 * each.minutes[scale]) for scale in ("smoke", "small")]
+        times = [f"{60 * each.minutes['smoke']:.0f} s", f"{each.minutes['small']:.0f} min"]
         shown.add_row(name, each.title, *times, str(len(each.seeds["small"])))
-    Console().print(shown)
+    Console(width=max(130, Console().width)).print(shown)
     print("Times are of all seeds, on two free CPU cores. Paper scale: recipes/paper/TABLE.")
 
 

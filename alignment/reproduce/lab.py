@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ from alignment.evaluation.files import write_atomically
 
 VERSION = 1  # raised where the same settings give something else
 DONE = "done.json"
+
+
+@cache
+def composer() -> Any:
+    """What makes configurations of recipes and overrides; made once, since it reads every file of recipes/."""
+    from alignment.launch.compose import Composer
+
+    return Composer.create()
 
 
 @dataclass(frozen=True)
@@ -97,14 +106,16 @@ class Lab:
         trainer: Callable[..., Any] | None,
         at: Sequence[int],
     ) -> None:
-        from alignment.launch.compose import Composer
         from alignment.launch.quiet import quiet_libraries
-        from alignment.launch.training_run import METHODS
 
         quiet_libraries()
-        config = Composer.create().config([f"recipe={recipe}", *overrides])
+        config = composer().config([f"recipe={recipe}", *overrides])
+        if trainer is None:
+            from alignment.launch.training_run import METHODS
+
+            trainer = METHODS[config.method]
         given = {} if feedback is None else {"feedback": feedback}
-        made = (trainer or METHODS[config.method])(config=config, train=train, eval=held_out, folder=folder, **given)
+        made = trainer(config=config, train=train, eval=held_out, folder=folder, **given)
         if at:
             made.add_callback(_keeping(made, folder, at))
         made.train()
@@ -116,7 +127,6 @@ class Lab:
         rows = [example.to_dict() for example in data]
         folder = self.folder / "runs" / f"{recipe}-{self._digest([recipe, [*fixed, *overrides], rows])}"
         if not (folder / DONE).is_file():
-            from alignment.launch.compose import Composer
             from alignment.launch.run import run
 
             shutil.rmtree(folder, ignore_errors=True)
@@ -126,7 +136,7 @@ class Lab:
             given = [*fixed, *overrides, f"data.path={file}", "data.eval_path=null", f"output_dir={folder}"]
             said = io.StringIO()
             with contextlib.redirect_stdout(said):
-                run(Composer.create().config([f"recipe={recipe}", *given]), given)
+                run(composer().config([f"recipe={recipe}", *given]), given)
             (folder / "log.txt").write_text(said.getvalue(), encoding="utf-8")
             (folder / DONE).write_text(json.dumps({"recipe": recipe, "overrides": given}) + "\n")
         return folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from alignment.config import RunConfig
 from alignment.errors import UserError
 from alignment.launch.assets import SUFFIXES, assets_root
+from alignment.reproduce.lab import composer
 
 LAUNCHERS = ("accelerate", "python", "align")  # a command begins with one of them
 
@@ -47,10 +48,16 @@ def paper_runs(table: str) -> list[PaperRun]:
         UserError: there is none, or one does not begin with its command.
     """
     folder = paper_folder(table)
-    files = sorted(file for file in folder.glob("*") if file.suffix in SUFFIXES)
+    files = sorted((file for file in folder.glob("*") if file.suffix in SUFFIXES), key=_place)
     if not files:
         raise UserError(f"{table} has no recipes at paper scale: {folder} is empty")
     return [PaperRun(file, launch_line(file)) for file in files]
+
+
+def _place(file: Path) -> tuple[int, str]:
+    """Files are numbered: 2_dpo.yaml stands before 10_online.yaml."""
+    number = file.stem.partition("_")[0]
+    return int(number) if number.isdecimal() else 0, file.stem
 
 
 def launch_line(file: Path) -> str:
@@ -71,22 +78,19 @@ def launch_line(file: Path) -> str:
 
 def configs(run: PaperRun) -> list[RunConfig]:
     """The checked configurations of a run, one for each job where it is a sweep."""
-    from alignment.launch.compose import Composer
-
-    composer = Composer.create()
-    return [composer.config(job) for job in composer.jobs(run.overrides)]
+    return [composer().config(job) for job in composer().jobs(run.overrides)]
 
 
-def missing(runs: Sequence[PaperRun]) -> list[str]:
-    """Models and data sets that are neither here nor made by an earlier run, each once."""
-    made: set[str] = set()
-    found: dict[str, None] = {}
-    for run in runs:
-        for config in configs(run):
-            found.update(dict.fromkeys(path for path in needs(config) if not _is_there(path, made)))
-            if config.output_dir:
-                made.add(config.output_dir)
-    return list(found)
+def lacking(run: PaperRun) -> list[str]:
+    """Models and data sets that a run reads and that are not here, each once."""
+    return list(dict.fromkeys(path for config in configs(run) for path in needs(config) if not is_there(path)))
+
+
+def is_done(run: PaperRun) -> bool:
+    """Whether every job of a run has its summary."""
+    folders = [Path(config.output_dir) for config in configs(run) if config.output_dir]
+    jobs = [*folders[0].glob("*/summary.json")] if len(folders) > 1 else []
+    return len(jobs) >= len(folders) if len(folders) > 1 else (folders[0] / "summary.json").is_file()
 
 
 def needs(config: RunConfig) -> list[str]:
@@ -97,13 +101,12 @@ def needs(config: RunConfig) -> list[str]:
     return [str(path) for path in [*paths, *data, config.data.eval_path] if path]
 
 
-def _is_there(path: str, made: set[str]) -> bool:
+def is_there(path: str) -> bool:
+    """A built-in's name, a file or folder, or an id in the hub's cache."""
     from alignment.data.builtin import names
     from alignment.models.loading import BUILTINS
 
-    if path in BUILTINS or path in names() or any(path == folder or path.startswith(f"{folder}/") for folder in made):
-        return True
-    return Path(path).expanduser().exists() or _in_the_cache(path)
+    return path in BUILTINS or path in names() or Path(path).expanduser().exists() or _in_the_cache(path)
 
 
 def _in_the_cache(path: str) -> bool:
@@ -117,7 +120,7 @@ def _in_the_cache(path: str) -> bool:
 
 
 def launch(table: str, say: Callable[[str], None]) -> None:
-    """Print the commands, and run them in order where all that they read is there.
+    """Print the commands, and run them in order as far as what they read is there; one that is done is not run again.
 
     Raises:
         UserError: something is missing, which the message names, or a command failed.
@@ -125,14 +128,18 @@ def launch(table: str, say: Callable[[str], None]) -> None:
     runs = paper_runs(table)
     for run in runs:
         say(run.command)
-    lacking = missing(runs)
-    if lacking:
-        raise UserError(
-            f"nothing was run: {len(lacking)} models or data sets are not here: {', '.join(lacking)}\n"
-            "Mend: fetch them (hf download NAME), or put your own paths into the recipes of "
-            f"{paper_folder(table)}"
-        )
-    for run in runs:
-        done = subprocess.run(run.words, cwd=assets_root(), check=False)
+    for number, run in enumerate(runs):
+        if is_done(run):
+            say(f"{run.file.name}: done before")
+            continue
+        missing = lacking(run)
+        if missing:
+            so_far = f"stopped before {run.file.name}" if number else "nothing was run"
+            raise UserError(
+                f"{so_far}: not here are {', '.join(missing)}\n"
+                f"Mend: {run.file.parent / 'README.md'} says where they come from (hf download NAME fetches a model); "
+                "the same command goes on"
+            )
+        done = subprocess.run(run.words, check=False)
         if done.returncode:
             raise UserError(f"{run.file.name} ended with exit code {done.returncode}: {run.command}")
