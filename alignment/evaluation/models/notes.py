@@ -45,8 +45,8 @@ def _tests(cells: list[Cell], baseline: str) -> list[str]:
     if not tests:
         return []
     return [
-        f"p: two-sided, by flipping signs prompt by prompt, against {baseline}; Holm: corrected for all {tests}"
-        " comparisons of these tables."
+        f"p: two-sided, by flipping signs prompt by prompt, against {baseline}; Holm: corrected for the number of"
+        f" comparisons in these tables, {tests}."
     ]
 
 

@@ -70,8 +70,8 @@ def sampled_answers(
         said[at] = _read(row)
     answers = Answers(contestant, said, str(path), key)
     if left_out := len(asked) - len(fitting):
-        limit = sampling.max_prompt_length
-        answers.notes.append(f"{left_out:,} prompts are over {limit:,} tokens for {contestant.name}: no answer")
+        over = f"prompts over {sampling.max_prompt_length:,} tokens, which get no answer"
+        answers.notes.append(f"{contestant.name}: {over}: {left_out:,}")
     return answers
 
 

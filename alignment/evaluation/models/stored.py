@@ -38,15 +38,15 @@ def stored_answers(contestant: Contestant, asked: PromptSet, n: int) -> Answers:
         )
     key = digest("stored", [[answer.text for answer in row] for row in said])
     answers = Answers(contestant, said, file, key)
-    others = len(found.keys() - set(asked.keys))
-    for count, what in (
-        (answers.missing, f"of {len(asked)} prompts have no answer in {file}"),
-        (len(loaded.report.skipped), f"rows of {file} cannot be read"),
-        (others, f"prompts of {file} are not among those asked, left out"),
-    ):
-        answers.notes += [f"{count:,} {what}"] if count else []
-    if loaded.report.skipped:
-        answers.notes[-1 if not others else -2] += f" (the first: {loaded.report.skipped[0]})"
+    skipped, others = loaded.report.skipped, len(found.keys() - set(asked.keys))
+    if answers.missing:
+        answers.notes.append(f"{file}: no answer to {answers.missing:,} of {len(asked):,} prompts")
+    if skipped:
+        answers.notes.append(
+            f"{file}: rows that cannot be read: {len(skipped):,} (row {skipped[0].row}: {skipped[0].reason})"
+        )
+    if others:
+        answers.notes.append(f"{file}: prompts that were not asked, left out: {others:,}")
     return answers
 
 

@@ -18,7 +18,7 @@ from alignment.evaluation.files import json_lines
 from alignment.evaluation.models.opinions import Opinion
 from alignment.evaluation.models.prompts import PromptSet, digest
 from alignment.evaluation.models.sampled import slug
-from alignment.feedback.adapters import as_judge, as_reward
+from alignment.feedback.adapters import as_judge, as_reward, label
 from alignment.feedback.label import identity_of
 from alignment.feedback.ranks import over_ranks
 from alignment.resumable import OneProcess
@@ -56,7 +56,7 @@ class VerdictFile:
             )
         asked_as = opinion.in_one_order if opinion.compares else self.feedback
         self.shared = over_ranks(asked_as) if self.processes.size > 1 else asked_as
-        self.path = folder / "verdicts" / f"{slug(opinion.name)}-{identity}.jsonl"
+        self.path = folder / "verdicts" / f"{slug(label(self.feedback))}-{identity}.jsonl"
         self.failure: str | None = None
         self.known: dict[str, float] = on_first(self.processes, self._open)
 

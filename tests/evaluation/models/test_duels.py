@@ -52,9 +52,8 @@ def test_an_answer_is_scored_once_whoever_gave_it(tmp_path: Path) -> None:
     assert found["first"] == [[1.0], [-2.0], []]
     assert found["second"][:2] == [[1.0], [1.0]] and math.isnan(found["second"][2][0])
     assert says.asked == [["a", "b", "a", "c"]]  # "a" to the prompt one was asked once
-    file = VerdictFile(reward(says, "other name"), ASKED, tmp_path)
-    assert file.known == {}  # another name, another file
-    again = VerdictFile(reward(says), ASKED, tmp_path)
+    assert VerdictFile(reward(Named({"a": 1.0, "c": 0.0})), ASKED, tmp_path).known == {}  # another reward, another file
+    again = VerdictFile(reward(says, "other name"), ASKED, tmp_path)
     all_scores(again, [second, first])
     assert says.asked[1:] == [["c"]]  # no verdict is asked again, and nothing else
     assert [row["value"] for row in lines(again)] == [1.0, -2.0, 1.0, None, None]

@@ -42,10 +42,10 @@ def test_what_is_missing_or_cannot_be_read_is_counted(tmp_path: Path) -> None:
     (one,) = contestants([write_rows(tmp_path / "x.jsonl", rows)])
     found = stored_answers(one, ASKED, 1)
     assert [len(row) for row in found.said] == [1, 0, 0] and found.missing == 2
-    assert [note.split(" ")[0] for note in found.notes] == ["2", "1", "1"]
-    assert found.notes[0].startswith("2 of 3 prompts have no answer in")
-    assert "x.jsonl:3: completion is empty" in found.notes[1]
-    assert "not among those asked" in found.notes[2]
+    first, second, third = (note.partition(".jsonl: ")[2] for note in found.notes)
+    assert first == "no answer to 2 of 3 prompts"
+    assert second == "rows that cannot be read: 1 (row 3: completion is empty)"
+    assert third == "prompts that were not asked, left out: 1"
 
 
 def test_a_file_of_other_prompts_is_refused(tmp_path: Path) -> None:
