@@ -31,7 +31,7 @@ def table(
 ) -> None:
     """Make a table of a paper again, beside the published numbers, and say which of its claims ours support.
 
-    OUT/TABLE gets rows.jsonl (the raw data, added to), table.md, table.json and, where the paper has one, plot.png.
+    OUT/TABLE gets rows.jsonl (the raw data, added to), TABLE.md, TABLE.json and, where the paper has one, TABLE.png.
     OUT/lab keeps trained models and answers, which tables share. A command that was stopped goes on.
     """
     if listed:
@@ -53,7 +53,7 @@ def table(
 
     console = Console(width=max(130, Console().width))  # the claims are that wide
     show(made, found, console)
-    console.print(f"{(out or default_folder(scale)) / name}/table.md", highlight=False, soft_wrap=True)
+    console.print(f"{(out or default_folder(scale)) / name / name}.md", highlight=False, soft_wrap=True)
 
 
 def _say(line: str) -> None:

@@ -38,9 +38,10 @@ def estimate(statistic: Statistic, prompts: int, seed: int = 0, resamples: int =
     if not math.isfinite(value) or prompts < 2:
         return NOT_MEASURED
     means = resampled(prompts, lambda drawn: np.array([np.mean(statistic(each)) for each in drawn]), seed, resamples)
-    means = means[np.isfinite(means)]
-    if len(means) < resamples / 2:
+    known = np.isfinite(means)
+    if 2 * known.sum() < len(means):
         return NOT_MEASURED
+    means = means[known]
     if len(whole) == 1:
         low, high = np.percentile(means, [2.5, 97.5])
         return Estimate(value, float(low), float(high), prompts)

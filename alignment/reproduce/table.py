@@ -54,7 +54,7 @@ class Table:
 def reproduce(
     table: Table, scale: str, seeds: Sequence[int], folder: Path, say: Callable[[str], None]
 ) -> tuple[Made, Report]:
-    """Run what is missing in `folder`, and write rows.jsonl, table.md, table.json and, where there is one, plot.png."""
+    """Run what is missing in `folder`, and write rows.jsonl, NAME.md, NAME.json and, where there is one, NAME.png."""
     settings = dict(table.settings[scale])
     own, lab = folder / table.name, Lab(folder / "lab")
     rows = Rows(own / "rows.jsonl")
@@ -68,7 +68,7 @@ def reproduce(
             say(f"[{number}/{len(jobs)}] {' '.join(f'{k}={v}' for k, v in job.items())}: {duration(seconds)}")
     found_rows = [row for job in jobs if (row := rows.get(settings, job)) is not None]
     report = table.report(settings, found_rows)
-    picture = _drawn(table, settings, found_rows, own / "plot.png")
+    picture = _drawn(table, settings, found_rows, own / f"{table.name}.png")
     made = Made(
         table=table.name,
         title=table.title,
@@ -82,8 +82,8 @@ def reproduce(
         settings=settings,
         picture=picture,
     )
-    write_atomically(own / "table.md", markdown(made, report))
-    write_atomically(own / "table.json", to_json(made, report))
+    write_atomically(own / f"{table.name}.md", markdown(made, report))
+    write_atomically(own / f"{table.name}.json", to_json(made, report))
     return made, report
 
 

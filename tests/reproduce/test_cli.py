@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from alignment.reproduce import cli
 from alignment.reproduce.cli import main
 from alignment.reproduce.tables import NAMES, table_named
 
@@ -31,6 +32,15 @@ def test_bad_input_is_one_line(arguments: list[str], message: str, capsys: pytes
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and "Traceback" not in error
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def stopped(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "reproduce", stopped)
+    assert main(["p3o"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", NAMES)

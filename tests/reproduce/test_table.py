@@ -64,12 +64,12 @@ def test_a_table_is_made_and_gone_on_with(tmp_path: Path) -> None:
 
     made, found = reproduce(table(), "smoke", [0], tmp_path, said.append)
     assert MADE == [{"number": 1, "seed": 0}, {"number": 2, "seed": 0}]  # the first one is not made again
-    assert made.picture == "plot.png" and (tmp_path / "toy" / "plot.png").read_bytes()[:4] == b"\x89PNG"
-    page = (tmp_path / "toy" / "table.md").read_text()
+    assert made.picture == "toy.png" and (tmp_path / "toy" / "toy.png").read_bytes()[:4] == b"\x89PNG"
+    page = (tmp_path / "toy" / "toy.md").read_text()
     assert "scripts/reproduce.py toy --scale smoke --seeds 0" in page and "too short to say anything" in page
     assert r"| numbers \| rise |" in page and "| supported |" in page and "| not supported |" in page
-    assert "\x1b" not in page and "<U+001B>" in page and "- What differs." in page and "![A toy](plot.png)" in page
-    plain = json.loads((tmp_path / "toy" / "table.json").read_text())
+    assert "\x1b" not in page and "<U+001B>" in page and "- What differs." in page and "![A toy](toy.png)" in page
+    plain = json.loads((tmp_path / "toy" / "toy.json").read_text())
     assert [claim["verdict"] for claim in plain["claims"]] == ["supported", "not supported"]
     assert plain["sections"][0]["lines"][0][1] is None and len(plain["sections"][0]["lines"][0][4]) == 3
 
