@@ -231,7 +231,7 @@ class _Work:
     def result(self) -> Evaluation:
         """The cells with corrected p-values, and the tables made of them."""
         cells, standings = adjusted(self.cells), {}
-        for name, own in self.duels.items():
+        for name, own in self.duels.items() if self.asking.pairs == "all" else ():
             standings[name], why_not = ranking(own, len(self.asked), self.sampling.seed)
             self.said += [f"no ranking by {name}: {why_not}"] if why_not else []
         settings = {**asdict(self.sampling), "pairs": self.asking.pairs, "reference": self.asking.reference}
@@ -276,7 +276,7 @@ def _write(found: Evaluation) -> None:
     pictures: dict[str, bytes] = {}
     for name in found.duels:
         names, rates = found.matrix(name)
-        if len(names) > 2:
+        if len(names) > 2 and found.settings["pairs"] == "all":
             title = f"Win rates by {name}"
             pictures[title] = heat_map.draw(names, rates, title)
             write_atomically(found.folder / heat_map.NAME.format(slug(name)), pictures[title])

@@ -112,6 +112,7 @@ def test_pairs_with_the_baseline_alone(tmp_path: Path) -> None:
     found = evaluate(files, files[0], tmp_path / "out", Asking(judges=[judge], pairs="baseline"))
     assert len(judge.asked) == 2 * 2 * 24
     assert [(duel.first, duel.second) for duel in found.duels["longer"]] == [("middle", "short"), ("long", "short")]
+    assert not found.standings and not list((tmp_path / "out").glob("*.png"))  # one model has met all others
     whole = evaluate(files, files[0], tmp_path / "all", Asking(judges=[Longer()]))
     for metric in ("win rate", "length-controlled"):
         mine, others = (one.cell(metric, "long", "longer").to_dict() for one in (found, whole))
