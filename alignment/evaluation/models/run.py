@@ -273,6 +273,8 @@ def _locked(folder: Path, processes: OneProcess) -> Any:
 
 def _write(found: Evaluation) -> None:
     found.write()
+    for old in found.folder.glob(heat_map.NAME.format("*")):  # of judges that are asked no more
+        old.unlink()
     pictures: dict[str, bytes] = {}
     for name in found.duels:
         names, rates = found.matrix(name)
