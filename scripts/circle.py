@@ -72,7 +72,7 @@ def tables(rows: Sequence[dict[str, Any]], tau: float) -> str:
     policies = with_equilibrium(rows, tau)
     lines = ["| policy | " + " | ".join(STYLES) + " | distance | " + " | ".join(f"{s} beats it" for s in STYLES) + " |"]
     lines.append("|---|" + "--:|" * 7)
-    target = policies["equilibrium"].mean((0, 1))
+    target = policies["equilibrium"].mean(1)
     for name, found in policies.items():
         mean = found.mean((0, 1))
         each = np.abs(found.mean(1) - target).sum(-1) / 2  # total variation, a seed

@@ -182,17 +182,21 @@ class _Noted:
 
 
 def with_equilibrium(rows: Sequence[dict[str, Any]], tau: float) -> dict[str, np.ndarray]:
-    """policy -> (seeds, prompts, 3) shares; last the regularised equilibrium of each prompt's game."""
-    found: defaultdict[str, list[Any]] = defaultdict(list)
+    """policy -> (seeds, prompts, 3) shares; last the regularised equilibrium of each prompt's game.
+
+    A seed has held-out prompts of its own, so its games do, too. Seeds that a policy lacks are left out.
+    """
+    found: defaultdict[str, dict[int, Any]] = defaultdict(dict)
     for row in rows:
-        found[row["policy"]].append(row["shares"])
-    policies = {name: np.array(value) for name, value in found.items()}
-    mu = policies["reference"].mean(0) + 1e-3  # no style is impossible
+        found[row["policy"]][row["seed"]] = row["shares"]
+    seeds = sorted(set.intersection(*(set(each) for each in found.values())))
+    policies = {name: np.array([each[seed] for seed in seeds]) for name, each in found.items()}
+    mu = policies["reference"].reshape(-1, 3) + 1e-3  # no style is impossible
     log_mu = np.log(mu / mu.sum(-1, keepdims=True))
     game = Game(np.broadcast_to(CIRCLE, (len(mu), 3, 3)), log_mu, np.full(len(mu), tau))
-    return policies | {"equilibrium": np.exp(equilibrium(game))[None]}
+    return policies | {"equilibrium": np.exp(equilibrium(game)).reshape(policies["reference"].shape)}
 
 
 def win(first: np.ndarray, second: np.ndarray) -> float:
-    """P(first beats second), mean over prompts and over all pairs of seeds."""
-    return float(np.einsum("apk,kl,bpl->abp", first, CIRCLE, second).mean())
+    """P(first beats second) to the same prompt, mean over prompts and seeds."""
+    return float(np.einsum("spk,kl,spl->sp", first, CIRCLE, second).mean())

@@ -29,7 +29,7 @@ MISTAKES = [
     (["recipe=dpo", "seed=1.5"], ["seed=1.5: a whole number is needed"]),
     (["recipe=dpo", "seed=null"], ["seed=null: a whole number is needed"]),
     (["recipe=dpo", "training.max_steps=x"], ["a whole number or null is needed"]),
-    (["recipe=dpo", "training.bf16=maybe"], ["true or false is needed"]),
+    (["recipe=dpo", "training.bf16=maybe"], ["training.bf16=maybe", "known: auto, true, false"]),
     (["recipe=dpo", "training.report_to=wandb"], ["training.report_to=[a]"]),
     (["recipe=dpo", "training=3"], ["this is a section", "training.learning_rate"]),
     (["recipe=dpo", "loss=ipoo"], ["unknown loss 'ipoo'", "did you mean ipo", "--config-dir"]),
