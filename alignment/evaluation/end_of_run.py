@@ -188,7 +188,7 @@ class EndOfRun:
         feedback is being played. Empty where there is none, or it cannot say anything about a prompt alone.
         """
         feedback, config = getattr(self.trainer, "feedback", None), self.trainer.config
-        if feedback is None or _named(config.feedback) == _named(self.settings.score) != {}:
+        if feedback is None or _are_same(config.feedback, self.settings.score):
             return {}
         old, new = ([answer.text for answer in answers.answers] for answers in (before, after))
         together = any(getattr(part, "rows_together", False) for part in inside(feedback))
@@ -231,6 +231,14 @@ class EndOfRun:
 def _named(settings: Any) -> dict[str, Any]:
     """A section of feedback settings; a bare name is one without settings."""
     return {"name": settings} if isinstance(settings, str) else dict(settings or {})
+
+
+def _are_same(feedback: Any, score: Any) -> bool:
+    """Whether two sections are of one feedback, settings that are left out counted as what they then are."""
+    first, second = _named(feedback), _named(score)
+    if not first or first.get("name") != second.get("name"):
+        return False
+    return first == second or build_feedback(first) == build_feedback(second)
 
 
 def digest_of(*parts: Any) -> str:

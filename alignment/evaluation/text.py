@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import unicodedata
+import re
 from typing import Any
 
 NOTHING = "–"
 
-# Overrides and isolates reorder the text around them on screen; NUL and ESC can end a page or drive a terminal.
-_BIDI_CONTROLS = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+# Control characters can end a page or drive a terminal; lone surrogates are no UTF-8; overrides and isolates reorder the
+# text around them on screen.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 _LINE_ENDS = str.maketrans({"\u2028": "\n", "\u2029": "\n", "\x85": "\n", "\r": "\n"})
 
 
@@ -20,11 +21,7 @@ def visible(text: Any) -> str:
     escaped for HTML, Markdown or rich markup.
     """
     plain = str(text).replace("\r\n", "\n").translate(_LINE_ENDS)
-    return "".join(f"<U+{ord(char):04X}>" if char not in "\n\t" and _is_unsafe(char) else char for char in plain)
-
-
-def _is_unsafe(char: str) -> bool:
-    return unicodedata.category(char) in ("Cc", "Cs") or ord(char) in _BIDI_CONTROLS
+    return _UNSAFE.sub(lambda found: f"<U+{ord(found[0]):04X}>", plain)
 
 
 def shortened(text: str, most: int) -> str:
