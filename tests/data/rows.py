@@ -308,6 +308,7 @@ CASES: list[Case] = [
     ("unpaired", {"prompt": ASK, "completion": YES, "label": "false"}, ASK, ["Yes."], None),
     ("unpaired", {"messages": SYSTEM_ASK + YES, "label": False}, SYSTEM_ASK, ["Yes."], None),
     ("unpaired", {"prompt": "Why?", "completion": "Yes."}, ASK, ["Yes."], None),
+    ("unpaired", {"instruction": "Why?", "output": "Yes.", "generator": "m", "dataset": "d"}, ASK, ["Yes."], None),
     ("prompt_only", {"prompt": "Why?", "label": "unsafe"}, ASK, [], None),
     ("prompt_only", {"messages": SYSTEM_ASK}, SYSTEM_ASK, [], None),
     ("prompt_only", {"turns": ["Why?", "And then?"]}, ASK, [], None),

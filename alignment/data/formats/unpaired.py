@@ -10,6 +10,7 @@ from alignment.data.formats.common import (
     completion_of,
     flag,
     has,
+    instruction_prompt,
     is_messages,
     messages,
     prompt_of,
@@ -18,7 +19,8 @@ from alignment.data.formats.standard import SYSTEMS
 
 NAME = "unpaired"
 DESCRIPTION = (
-    "TRL unpaired: prompt and completion (or response), or messages that end with the answer; label true/false"
+    "TRL unpaired: prompt and completion (or response), or messages that end with the answer; label true/false; "
+    "Alpaca's instruction (and input) with one output, AlpacaEval's generator"
 )
 _ANSWERS = ("completion", "response")
 
@@ -39,7 +41,11 @@ def parse(row: Row) -> Example | None:
             return None  # a prompt
         prompt, answer = prompt_of(turns[:-1], "messages", system), completion_of(turns[-1:], "messages")
         used = ["messages"]
+    elif has(row, "instruction") and isinstance(row.get("output"), str):
+        prompt, answer = instruction_prompt(row, system), completion_of(row["output"], "output")
+        used = ["instruction", "input", "output", "generator"]
     else:
         return None
     desirable = flag(row["label"], "label") if has(row, "label") else None
-    return build(row, (*used, "label", *SYSTEMS), prompt, [Response(answer, desirable=desirable)])
+    source = row["generator"] if "generator" in used and isinstance(row.get("generator"), str) else None
+    return build(row, (*used, "label", *SYSTEMS), prompt, [Response(answer, desirable=desirable, source=source)])
