@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from alignment.data.checks import prompt_key
 from alignment.data.near_duplicates import NearestTexts, nearest_vectors
 from alignment.data.ngrams import NgramIndex
 from alignment.data.overlap_texts import Row, words
@@ -66,7 +67,7 @@ class PartOverlap:
     in_prompts: float  # means over examples
     in_answers: float
     share: float
-    exact: int  # the same prompt; of answers, the same prompt and answer
+    exact: int  # a training conversation is or begins with the same prompt; of answers, the same prompt and answer
     near: int | None  # no exact copies, and a training prompt as similar as asked for; None: not looked for
     flagged: list[Flagged] = field(default_factory=list)
 
@@ -183,6 +184,17 @@ def _answer_key(prompt: bytes, answer: str) -> bytes:
     return prompt + " ".join(answer.split()).casefold().encode("utf-8", "surrogatepass")
 
 
+def _copies(row: Row) -> Iterator[bytes]:
+    """Keys of what a training row is a copy of: its prompt and answers, and those of each beginning of the talk."""
+    for end, turn in enumerate(row.prompt, start=1):
+        if turn["role"] in ("system", "assistant"):
+            continue
+        key = prompt_key(row.prompt[:end])
+        yield key
+        following = row.answers if end == len(row.prompt) else (row.prompt[end]["content"],)
+        yield from (_answer_key(key, answer) for answer in following)
+
+
 def _texts(row: Row, part: str) -> list[str]:
     return row.turns if part == "prompt" else list(row.answers)
 
@@ -223,8 +235,7 @@ def _stream(
     sides = ((IN_PROMPTS, "prompt"), (IN_ANSWERS, "answers"))
     index.add((place, side, text) for place, row in numbered for side, part in sides for text in _texts(row, part))
     for place, row in numbered:
-        key = row.key
-        for found in {key, *(_answer_key(key, answer) for answer in row.answers)}:
+        for found in set(_copies(row)):
             for unit in by_key.get(found, ()):
                 if unit.exact[-1:] != [place]:
                     unit.exact_rows += 1

@@ -65,8 +65,8 @@ def what(found: Contamination) -> str:
     said = (
         f"Of each evaluation example's distinct {found.n}-grams of words (no case, no punctuation), the share that "
         f"occurs in the prompts or answers of {found.train_rows:,} training rows. A text below {found.n} words is "
-        "found only where a whole training text has the same words. Exact copies: the same prompt, or the same prompt "
-        "and answer."
+        "found only where a whole training text has the same words. Exact copies: a training "
+        "conversation is, or begins with, the same prompt; or the same prompt and answer."
     )
     if found.most_rows is not None:
         said += f" What more than {found.most_rows} training rows have is boilerplate and not counted."

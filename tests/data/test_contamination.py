@@ -139,6 +139,15 @@ def test_exact_copies_whatever_case_white_space_and_system_text() -> None:
     assert answers.flagged[0].exact == ["t1"]
 
 
+def test_the_beginning_of_a_training_conversation_is_a_copy() -> None:
+    said = [("user", "Why?"), ("assistant", "Since."), ("user", "And now?")]
+    train = Row("t", [{"role": role, "content": text} for role, text in said], ("Then.",))
+    held = [row("e1", "why?", "since."), row("e2", "And now?", "Then."), row("e3", "Why?", "Then.")]
+    [prompt, answers] = contamination([train], {"set": held}).sets["set"]
+    assert sorted(one.id for one in prompt.flagged if one.exact) == ["e1", "e3"]  # the last turn alone is no prompt
+    assert [one.id for one in answers.flagged if one.exact] == ["e1"]
+
+
 def test_many_copies_are_named_up_to_five() -> None:
     found = prompt_part([row(f"t{place}", "the same prompt") for place in range(9)], [row("e", "the same prompt")])
     assert found.flagged[0].exact == ["t0", "t1", "t2", "t3", "t4"]
@@ -335,7 +344,11 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data sets are not here")
 @pytest.mark.parametrize(
     ("train", "held", "copies"),
-    [("prometheus_absolute", "vicuna_bench_questions", 48), ("tulu_human_eval", "vicuna_bench_questions", 48)],
+    [
+        ("prometheus_absolute", "vicuna_bench_questions", 48),
+        ("prometheus_absolute", "mt_bench_questions", 56),
+        ("tulu_human_eval", "vicuna_bench_questions", 48),
+    ],
 )
 def test_leaks_that_are_known(train: str, held: str, copies: int) -> None:
     rows_of = {
