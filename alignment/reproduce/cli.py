@@ -18,6 +18,7 @@ from alignment.reproduce.table import reproduce
 from alignment.reproduce.tables import NAMES, table_named
 
 SCALES = ("smoke", "small", "paper")
+INTERRUPTED = 130
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -90,17 +91,18 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit code: 2 for bad input, 130 for Ctrl-C."""
     run: Callable[..., object] = app
     try:
-        run(arguments, standalone_mode=False)
+        code = run(arguments, standalone_mode=False)  # typer makes an exit code of Ctrl-C
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (typer.Abort, KeyboardInterrupt):
-        print("stopped; the same command goes on", file=sys.stderr)
-        return 130
+        code = INTERRUPTED
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's own mistakes of usage
             traceback.print_exc()
             return 1
         print(f"error: {error.format_message()}", file=sys.stderr)
         return 2
-    return 0
+    if code == INTERRUPTED:
+        print("stopped; the same command goes on", file=sys.stderr)
+    return code if isinstance(code, int) else 0
