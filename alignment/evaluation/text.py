@@ -8,8 +8,8 @@ from typing import Any
 
 NOTHING = "–"
 
-# Control characters can end a page or drive a terminal; lone surrogates are no UTF-8; overrides and isolates reorder the
-# text around them on screen.
+# Control characters can end a page or drive a terminal; lone surrogates are no UTF-8; overrides and isolates reorder
+# the text around them on screen.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 _LINE_ENDS = str.maketrans({"\u2028": "\n", "\u2029": "\n", "\x85": "\n", "\r": "\n"})
 
