@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from alignment.config import RunConfig
 from alignment.errors import Interrupted, UserError
-from alignment.launch import run, stages
+from alignment.launch import run, stages, training_run
 from alignment.launch.entry import main
 from alignment.launch.stages import Stages
 from alignment.trainers import base
@@ -175,7 +175,7 @@ def test_stopped_while_it_is_measured(given: Path, tmp_path: Path, monkeypatch: 
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "measure", stopped)
+        patch.setattr(training_run, "measure", stopped)
         assert main(arguments(given, folder)) == 143
     assert [entry.name for entry in (folder / "1-first/checkpoints").iterdir()] == ["checkpoint-4"]
     killed_in(monkeypatch, "1-first", 1)
