@@ -11,12 +11,9 @@ the file holds; `align frontier frontier.jsonl` says more of it (docs/frontier.m
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import math
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 # Found through the line above, installed or not.
-from alignment.feedback.protocols import Context, Prompts  # noqa: E402
-from alignment.feedback.rules import PlainWords  # noqa: E402
+from alignment.reproduce.offset import Offset  # noqa: E402
 
 # name -> (recipe, overrides). The KL's coefficient is loss.kl_coef, of online DPO loss.beta.
 METHODS: dict[str, tuple[str, list[str]]] = {
@@ -38,29 +34,6 @@ METHODS: dict[str, tuple[str, list[str]]] = {
 
 
 JOB = ("method", "kl_coef", "seed", "offset", "steps", "model", "rate")  # what makes a run this run
-
-
-class Offset:
-    """Plain words, plus a number that depends on the prompt alone, in [0, scale): it says nothing about the answer.
-
-    Both are multiples of 1/64, so that their sums and differences are exact: what then differs is the method's doing.
-    """
-
-    def __init__(self, scale: float) -> None:
-        self.scale, self.rule = scale, PlainWords()
-
-    def of(self, prompt: Any) -> float:
-        digest = hashlib.blake2b(json.dumps(prompt, sort_keys=True).encode(), digest_size=4).digest()
-        return exact(self.scale * int.from_bytes(digest, "little") / 2**32)
-
-    def score(self, prompts: Prompts, completions: Sequence[str], context: Context = None) -> list[float]:
-        plain = self.rule.score(prompts, completions)
-        return [exact(score) + self.of(prompt) for score, prompt in zip(plain, prompts, strict=True)]
-
-
-def exact(value: float) -> float:
-    """The nearest multiple of 1/64; NaN stays."""
-    return value if math.isnan(value) else round(64 * value) / 64
 
 
 def run(method: str, kl: float, seed: int, offset: float, steps: int, model: str, rate: float) -> dict[str, Any]:

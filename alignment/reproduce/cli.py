@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from alignment.errors import UserError
+from alignment.errors import Interrupted, UserError
 from alignment.reproduce import paper
 from alignment.reproduce.lab import default_folder
 from alignment.reproduce.report import show
@@ -18,7 +18,7 @@ from alignment.reproduce.table import reproduce
 from alignment.reproduce.tables import NAMES, table_named
 
 SCALES = ("smoke", "small", "paper")
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -97,12 +97,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
+    except Interrupted:
+        code = TERMINATED
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's own mistakes of usage
             traceback.print_exc()
             return 1
         print(f"error: {error.format_message()}", file=sys.stderr)
         return 2
-    if code == INTERRUPTED:
+    if code in (INTERRUPTED, TERMINATED):
         print("stopped; the same command goes on", file=sys.stderr)
     return code if isinstance(code, int) else 0

@@ -107,6 +107,7 @@ class Lab:
         at: Sequence[int],
     ) -> None:
         from alignment.launch.quiet import quiet_libraries
+        from alignment.trainers.termination import TERMINATION
 
         quiet_libraries()
         config = composer().config([f"recipe={recipe}", *overrides])
@@ -119,6 +120,8 @@ class Lab:
         if at:
             made.add_callback(_keeping(made, folder, at))
         made.train()
+        if hasattr(made, "accelerator"):
+            TERMINATION.raise_if_agreed(made.accelerator)  # a run of several stages listens to SIGTERM from then on
         made.save_policy(folder / "model")
 
     def staged(self, recipe: str, seed: int, *overrides: str, data: Sequence[Example]) -> Path:
