@@ -12,13 +12,14 @@ import pytest
 from alignment.reproduce import estimates
 from alignment.reproduce.claims import AGAINST, NOTHING, OPEN, SUPPORTED
 from alignment.reproduce.report import Made, Report, markdown, to_json
-from alignment.reproduce.tables import NAMES, alpaca_farm, cut, direct_alignment, p3o, table_named
+from alignment.reproduce.tables import NAMES, alpaca_farm, cut, direct_alignment, diversity, p3o, table_named
 from tests.reproduce.fakes import rows
 
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = estimates.resampled
+    monkeypatch.setattr(diversity, "HALVES", 4)
     monkeypatch.setattr(estimates, "resampled", lambda count, statistic, seed, n: whole(count, statistic, seed, 20))
 
 
