@@ -249,13 +249,10 @@ def sample(
 ) -> None:
     """Answer prompts, several times each: align sample everyday answers.jsonl --model smollm2-135m -n 4."""
     from alignment.launch.quiet import quiet_libraries
-    from alignment.models.precision import settled_dtype
     from alignment.rollouts.sample_file import Sampling, sample_file
 
     quiet_libraries()
-    sampling = Sampling(
-        n, max_new_tokens, temperature, top_p, seed, batch_size, max_prompt_length, template, settled_dtype(dtype)
-    )
+    sampling = Sampling(n, max_new_tokens, temperature, top_p, seed, batch_size, max_prompt_length, template, dtype)
     options: dict[str, Any] = {"format": format, "split": split, "limit": limit, "overwrite": overwrite}
     print(sample_file(prompts, out, model, sampling, keep=keep, **options))
 

@@ -54,7 +54,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many prompts.")] = None,
     max_prompt_length: Annotated[int, typer.Option(help="In tokens; a longer prompt gets no answer.")] = 1024,
     template: Annotated[str, typer.Option(help="chat: the tokenizer's template; raw: the text as it stands.")] = "chat",
-    dtype: Annotated[str, typer.Option(help="Of the weights: bfloat16, float32 or float16.")] = "bfloat16",
+    dtype: Annotated[str, typer.Option(help="Of the weights: auto, bfloat16, float32 or float16.")] = "auto",
     answer_field: Annotated[
         str | None,
         typer.Option(help="The field of a row that holds its reference answer, for feedback that wants one."),

@@ -70,7 +70,6 @@ def improve(
 
     from alignment.evaluation.rounds import print_rounds
     from alignment.launch.quiet import quiet_libraries
-    from alignment.models.precision import settled_dtype
     from alignment.resumable import STDOUT
     from alignment.rollouts.improve_file import Models, improve_file
     from alignment.rollouts.improver import Improver, Improving
@@ -78,7 +77,7 @@ def improve(
     quiet_libraries()
     sampled = max_new_tokens, temperature, top_p, seed, batch_size
     shows = max_prompt_length, max_reference_length, template, improvement_template, refine_template
-    settings = Improving(way, rounds, rule, *sampled, *shows, settled_dtype(dtype))
+    settings = Improving(way, rounds, rule, *sampled, *shows, dtype)
     models = Models(model, adapter, gap, policy)
     improver = Improver(model, gap, policy=policy, adapter=adapter, settings=settings)
     options: dict[str, Any] = {"format": format, "split": split, "limit": limit, "overwrite": overwrite}

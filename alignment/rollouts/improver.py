@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,10 @@ class Improving:
     # chat | alpaca | a YAML file, as pit.template, and for self_refine; None: chat, with template=raw alpaca
     improvement_template: str | None = None
     refine_template: str | None = None
-    dtype: str = field(default_factory=lambda: settled_dtype(AUTO))
+    dtype: str = AUTO  # of the weights; what auto is here stands in its place
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", settled_dtype(self.dtype))
         if self.way not in WAYS:
             raise unknown("way to improve", self.way, WAYS)
         for name in ("rounds", "max_prompt_length", "max_reference_length"):

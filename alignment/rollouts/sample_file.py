@@ -7,7 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,10 @@ class Sampling:
     batch_size: int = 32  # answers made at once
     max_prompt_length: int = 1024  # tokens; a longer prompt is left out
     template: str = "chat"
-    dtype: str = field(default_factory=lambda: settled_dtype(AUTO))
+    dtype: str = AUTO  # of the weights; what auto is here stands in its place
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", settled_dtype(self.dtype))
         for name in ("n", "max_new_tokens", "batch_size", "max_prompt_length"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
