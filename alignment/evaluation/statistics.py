@@ -135,6 +135,26 @@ def share_interval(share: float, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def resampled(
+    count: int, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0, resamples: int = 1_000
+) -> np.ndarray:
+    """`statistic` of `resamples` bootstrap resamples of `count` prompts (or groups), shape (resamples, …).
+
+    Args:
+        statistic: how often each prompt was drawn, shape (b, count), whole numbers as float64 -> values, shape (b, …).
+        seed: the same seed gives the same resamples.
+    """
+    rng = np.random.default_rng(seed)
+    batch = max(1, _BATCH_VALUES // max(1, count))
+    even = np.full(count, 1.0 / count)
+    return np.concatenate(
+        [
+            statistic(rng.multinomial(count, even, size=min(batch, resamples - start)).astype(np.float64))
+            for start in range(0, resamples, batch)
+        ]
+    )
+
+
 def clustered_interval(
     rows: np.ndarray,
     groups: np.ndarray,
@@ -159,13 +179,7 @@ def clustered_interval(
         return math.nan, math.nan
     sums = np.zeros((count, rows.shape[1]))
     np.add.at(sums, codes, rows)
-    rng = np.random.default_rng(seed)
-    batch = max(1, _BATCH_VALUES // count)
-    found = [
-        statistic(rng.multinomial(count, np.full(count, 1.0 / count), size=min(batch, resamples - start)) @ sums)
-        for start in range(0, resamples, batch)
-    ]
-    values = np.concatenate(found)
+    values = resampled(count, lambda drawn: statistic(drawn @ sums), seed, resamples)
     values = values[np.isfinite(values)]
     if len(values) < resamples / 2:
         return math.nan, math.nan

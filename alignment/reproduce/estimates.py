@@ -11,8 +11,7 @@ from scipy import stats
 
 from alignment.evaluation.agreement import Estimate
 from alignment.evaluation.frontier import area, line
-from alignment.evaluation.metrics.resampling import resampled
-from alignment.evaluation.statistics import share_interval
+from alignment.evaluation.statistics import resampled, share_interval
 
 Statistic = Callable[[np.ndarray], np.ndarray]  # weights of the prompts (P,) -> one value a seed (S,)
 

@@ -25,8 +25,7 @@ from scipy.special import expit
 
 from alignment.errors import UserError
 from alignment.evaluation.metrics.logistic import fit
-from alignment.evaluation.metrics.resampling import resampled
-from alignment.evaluation.statistics import share_interval
+from alignment.evaluation.statistics import resampled, share_interval
 
 # Normal priors of the joint fit behind `instruction_difficulty`, as standard deviations of logits: an instruction with
 # the verdicts of few models is drawn towards the mean, as a model's own effects are not.

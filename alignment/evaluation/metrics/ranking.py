@@ -17,7 +17,7 @@ from scipy.sparse import csgraph
 
 from alignment.errors import UserError
 from alignment.evaluation.metrics.logistic import fit
-from alignment.evaluation.metrics.resampling import resampled
+from alignment.evaluation.statistics import resampled
 from alignment.evaluation.text import visible
 from alignment.feedback.peer_review import Game, elo
 
