@@ -13,11 +13,10 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize
+from scipy.special import expit
 
+from alignment.evaluation.metrics.logistic import RIDGE, fit
 from alignment.evaluation.statistics import clustered_interval, share_interval
-
-RIDGE = 0.01  # of the logistic fit: a normal prior of standard deviation 10, so that perfect separation stays finite
 
 
 class Estimate(NamedTuple):
@@ -117,14 +116,8 @@ def logistic(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> list[Estimate]
     n, k = x.shape
     if n == 0:
         return [Estimate(math.nan)] * k
-
-    def loss(b: np.ndarray) -> tuple[float, np.ndarray]:
-        z = x @ b
-        gradient = x.T @ (1.0 / (1.0 + np.exp(-np.clip(z, -500, 500))) - y) + RIDGE * b
-        return float((np.logaddexp(0.0, z) - y * z).sum() + RIDGE / 2 * b @ b), gradient
-
-    b = optimize.minimize(loss, np.zeros(k), jac=True, method="BFGS").x
-    p = 1.0 / (1.0 + np.exp(-np.clip(x @ b, -500, 500)))
+    b = fit(x, y, np.ones((1, n)))[0]
+    p = expit(x @ b)
     inverse = np.linalg.inv((x * (p * (1 - p))[:, None]).T @ x + RIDGE * np.eye(k))
     _, codes = np.unique(groups, return_inverse=True)
     sums = np.zeros((codes.max() + 1, k))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit
 
-from alignment.evaluation.agreement import RIDGE
+RIDGE = 0.01  # a normal prior of standard deviation 10, so that perfect separation stays finite
 
 
 def fit(x: np.ndarray, y: np.ndarray, weights: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
     """Coefficients of logistic regressions of `y` on `x`, one for each row of weights, shape (b, k).
 
-    The minimum of sum_n w_n · loss_n + ridge / 2 · |b|², which is that of `alignment.evaluation.agreement.logistic` for
-    weights of 1, by Newton's method for all rows of weights together.
+    The minimum of sum_n w_n · loss_n + ridge / 2 · |b|², by Newton's method for all rows of weights together.
 
     Args:
         x: shape (n, k), float64. y: in [0, 1], shape (n,). weights: at least 0, shape (b, n).
