@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 # Found through the line above, installed or not.
+from alignment.evaluation.figure import new_figure, png  # noqa: E402
+from alignment.evaluation.files import write_atomically  # noqa: E402
 from alignment.reproduce.circle import CIRCLE, POLICIES, STYLES, Training, run, win, with_equilibrium  # noqa: E402
 from alignment.tabular.solutions import fit_bradley_terry  # noqa: E402
 
@@ -96,13 +98,9 @@ def tables(rows: Sequence[dict[str, Any]], tau: float) -> str:
 
 def plot(rows: Sequence[dict[str, Any]], tau: float, file: Path) -> None:
     """Styles over training of four policies, and the equilibrium's as dashed lines."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     target = with_equilibrium(rows, tau)["equilibrium"].mean((0, 1))
     shown = [name for name in ("RLHF", "SP", "MD1", "BR") if any(row["policy"] == name for row in rows)]
-    figure = Figure(figsize=(3 * len(shown), 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(3 * len(shown), 3.2)
     for axes, name in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
         paths = [np.array(row["path"]) for row in rows if row["policy"] == name]
         for number, label in enumerate(STYLES):
@@ -117,7 +115,7 @@ def plot(rows: Sequence[dict[str, Any]], tau: float, file: Path) -> None:
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("share of the answers")
     figure.axes[0].legend(frameon=False)
-    figure.savefig(file, dpi=120)
+    write_atomically(file, png(figure))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 from alignment.config import ModelConfig  # noqa: E402
 from alignment.data.readers import load_examples  # noqa: E402
 from alignment.errors import UserError  # noqa: E402
+from alignment.evaluation.figure import new_figure, png  # noqa: E402
 from alignment.evaluation.files import json_lines, write_atomically  # noqa: E402
 from alignment.evaluation.text import decimal  # noqa: E402
 from alignment.evaluation.win_lose import outcomes, win_lose  # noqa: E402
@@ -219,18 +220,11 @@ def _points(row: Row) -> str:
 
 def plot(found: Sequence[Row], file: Path) -> None:
     """Win − lose over the tokens drawn: a row of panels a score, a panel a temperature, a line a way."""
-    from io import BytesIO
-
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = [row for row in found if row["against"] != "improver"]
     scores, temperatures, ways = (
         list(dict.fromkeys(row[key] for row in rows)) for key in ("score", "temperature", "way")
     )
-    size = (4.2 * len(temperatures) + 1, 3.2 * len(scores))
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.2 * len(temperatures) + 1, 3.2 * len(scores))
     panels = figure.subplots(len(scores), len(temperatures), squeeze=False, sharex=True, sharey="row")
     for score, line in zip(scores, panels, strict=True):
         for temperature, axes in zip(temperatures, line, strict=True):
@@ -248,9 +242,7 @@ def plot(found: Sequence[Row], file: Path) -> None:
         axes.set_xlabel("tokens drawn for an answer")
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
-    content = BytesIO()
-    figure.savefig(content, dpi=120)
-    write_atomically(file, content.getvalue())
+    write_atomically(file, png(figure))
 
 
 ENDS = (("low", 1), ("high", -1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alignment.errors import UserError
+from alignment.evaluation.figure import new_figure, png
 from alignment.evaluation.files import json_lines, write_atomically
 from alignment.evaluation.text import number
 
@@ -110,23 +110,17 @@ def logged(train: list[dict[str, Any]], held_out: list[dict[str, Any]]) -> list[
 
 
 def _draw(panels: Sequence[Panel], train: list[dict[str, Any]], held_out: list[dict[str, Any]]) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     theme = LIGHT
     rows, columns = (len(panels) + 1) // 2, min(2, len(panels))
-    # A canvas of its own, not pyplot: no global state, no display, nothing to close.
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.03)
-    figure = Figure(figsize=(5.0 * columns, 3.1 * rows), layout=layout, facecolor=theme[2])
-    FigureCanvasAgg(figure)
+    figure = new_figure(5.0 * columns, 3.1 * rows, theme[2], layout)
     grid = figure.add_gridspec(rows, columns)
     for place, panel in enumerate(panels):
         _draw_panel(figure.add_subplot(grid[divmod(place, columns)]), panel, train, held_out, theme)
     _legend(figure, panels, train, held_out, theme)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, facecolor=theme[2], metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _has(train: list[dict[str, Any]], held_out: list[dict[str, Any]], line: Line) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alignment.evaluation.curves import LIGHT
+from alignment.evaluation.figure import new_figure, png
 from alignment.evaluation.frontier import Frontiers, Group
 from alignment.evaluation.text import shortened, visible
 
@@ -28,12 +28,9 @@ def draw(found: Frontiers, furthest: float | None = None, title: str = "") -> by
         furthest: x up to which it goes; what lies beyond is counted in the legend. None: a little beyond the last point
             of any frontier that is not dominated.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     text, grid, background, *_ = LIGHT
-    figure = Figure(figsize=(8.2, 5.2), layout="constrained", facecolor=background)
-    FigureCanvasAgg(figure)
+    figure = new_figure(8.2, 5.2, background)
     axes = figure.subplots()
     end = furthest or _furthest(found)
     for place, group in enumerate(found.groups):
@@ -47,9 +44,7 @@ def draw(found: Frontiers, furthest: float | None = None, title: str = "") -> by
     axes.set_title(visible(title) or "KL–reward frontier", loc="left", fontsize=11, fontweight="bold")
     axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor=grid, fontsize=8.5, labelcolor=text)
     figure.supxlabel(_caption(found), fontsize=7.5, color=text, x=0.01, ha="left")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, facecolor=background, metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _furthest(found: Frontiers) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from alignment.evaluation.agreement import Estimate
 from alignment.evaluation.curves import LIGHT
+from alignment.evaluation.figure import new_figure, png
 from alignment.evaluation.judge_audit import Audit
 from alignment.evaluation.text import NOTHING, decimal, number, percent, visible
 
@@ -85,14 +85,11 @@ def short(name: str) -> str:
 
 def draw(audits: Sequence[Audit], title: str = "") -> bytes:
     """Agreement, length and position of every data set as one PNG; bars are 95 % intervals."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     text, grid, background, *_ = LIGHT
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03)
-    figure = Figure(figsize=(12.0, 1.9 + 0.42 * len(audits)), layout=layout, facecolor=background)
-    FigureCanvasAgg(figure)
+    figure = new_figure(12.0, 1.9 + 0.42 * len(audits), background, layout)
     panels: list[Any] = list(figure.subplots(1, 3, sharey=True))
     _panel(panels[0], audits, "Agreement with people", (("agreement", "judge", 0, "o"), _HUMANS))
     _panel(panels[1], audits, "Agreement where people prefer", _LENGTHS)
@@ -106,9 +103,7 @@ def draw(audits: Sequence[Audit], title: str = "") -> bytes:
         axes.grid(color=grid, linewidth=0.7, axis="x")
         axes.tick_params(colors=text, labelsize=8.5, length=0)
         axes.spines[:].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, facecolor=background, metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)
 
 
 _HUMANS = ("human-human agreement", "two people with each other", 1, "D")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignment.evaluation.curves import DARK, LIGHT
+from alignment.evaluation.figure import new_figure, png
 from alignment.evaluation.files import write_atomically
 
 if TYPE_CHECKING:
@@ -73,13 +73,10 @@ def _with_interval(axes: Axes, x: float, entry: Mapping[str, Any], colour: str, 
 
 
 def _draw(panels: Sequence[tuple[str, Callable[[Axes, Sequence[str]], None]]], dark: bool) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     theme = DARK if dark else LIGHT
     text, grid, background = theme[:3]
-    figure = Figure(figsize=(5.0 * len(panels), 3.1), layout="constrained", facecolor=background)
-    FigureCanvasAgg(figure)
+    figure = new_figure(5.0 * len(panels), 3.1, background)
     for axes, (title, draw) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         axes.set_facecolor(background)
         draw(axes, theme)
@@ -90,6 +87,4 @@ def _draw(panels: Sequence[tuple[str, Callable[[Axes, Sequence[str]], None]]], d
         axes.set_axisbelow(True)
         axes.tick_params(colors=text, labelsize=8.5, length=0)
         axes.spines[:].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, facecolor=background, metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from alignment.evaluation.figure import png
 from alignment.evaluation.files import write_atomically
 from alignment.evaluation.text import duration
 from alignment.reproduce.lab import Lab
@@ -101,7 +101,5 @@ def _drawn(table: Table, settings: Settings, rows: list[Row], file: Path) -> str
     figure = table.draw(settings, rows) if table.draw else None
     if figure is None:
         return None
-    content = BytesIO()
-    figure.savefig(content, dpi=120)
-    write_atomically(file, content.getvalue())
+    write_atomically(file, png(figure))
     return file.name

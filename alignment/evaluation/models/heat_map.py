@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 
 from alignment.evaluation.curves import LIGHT
+from alignment.evaluation.figure import new_figure, png
 from alignment.evaluation.text import shortened, visible
 
 NAME = "pairs-{}.png"
@@ -16,16 +16,13 @@ LONGEST = 24  # characters of a name
 
 def draw(names: Sequence[str], rates: np.ndarray, title: str) -> bytes:
     """A PNG of win rates (K, K) in [0, 1], best model on top: the row's model against the column's."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     text, _, background, *_ = LIGHT
     means = [row[np.isfinite(row)].mean() if np.isfinite(row).any() else 0.0 for row in rates]
     order = np.argsort(-np.asarray(means), kind="stable")
     rates, shown = rates[np.ix_(order, order)], [shortened(visible(names[at]), LONGEST) for at in order]
     count = len(shown)
-    figure = Figure(figsize=(2.6 + 0.85 * count, 1.9 + 0.6 * count), layout="constrained", facecolor=background)
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.6 + 0.85 * count, 1.9 + 0.6 * count, background)
     axes = figure.subplots()
     # Violet and orange, white at one half: told apart with any colour vision, and every cell has its number.
     picture = axes.imshow(100 * rates, cmap="PuOr_r", vmin=0, vmax=100, aspect="auto")
@@ -46,6 +43,4 @@ def draw(names: Sequence[str], rates: np.ndarray, title: str) -> bytes:
     bar.set_label("win rate of the row, per cent", fontsize=8.5, color=text)
     bar.ax.tick_params(colors=text, labelsize=8, length=0)
     bar.outline.set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, facecolor=background, metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)
