@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from alignment.reproduce.opposites import Stages, answer_with, examples, measured, quality
 from tests.launching import ROOT
 
 
@@ -41,21 +42,21 @@ PROMPT = [{"role": "user", "content": "Name the opposites of hot, up, new."}]
     ],
 )
 def test_quality_by_hand(answer: str, expected: float) -> None:
-    assert script.quality(PROMPT, answer) == pytest.approx(expected)
+    assert quality(PROMPT, answer) == pytest.approx(expected)
 
 
 def test_the_pairs_are_what_they_say() -> None:
-    held_out = script.examples(60, 1)
-    found = script.examples(200, 2, held_out)
+    held_out = examples(60, 1)
+    found = examples(200, 2, held_out)
     prompts = [example.prompt[0]["content"] for example in [*held_out, *found]]
     assert len(set(prompts)) == len(prompts)
-    sides = [[script.quality(e.prompt, response.text) for response in e.responses] for e in found]
+    sides = [[quality(e.prompt, response.text) for response in e.responses] for e in found]
     assert all(chosen > rejected for chosen, rejected in sides) and all(rejected < 0.5 for _, rejected in sides)
     perfect = sum(chosen == 1 for chosen, _ in sides) / len(sides)
     assert 0.15 < perfect < 0.35
-    assert [e.responses[0].text for e in script.examples(5, 2)] == [e.responses[0].text for e in script.examples(5, 2)]
+    assert [e.responses[0].text for e in examples(5, 2)] == [e.responses[0].text for e in examples(5, 2)]
     draw = random.Random(0)
-    found = [script.quality(PROMPT, script.answer_with(["hot", "up", "new"], errors, draw)) for errors in range(4)]
+    found = [quality(PROMPT, answer_with(["hot", "up", "new"], errors, draw)) for errors in range(4)]
     assert found == pytest.approx([1, 2 / 3, 1 / 3, 0])
 
 
@@ -74,7 +75,7 @@ def test_pit_raises_what_imitation_leaves_wrong(tmp_path: Path) -> None:
     arguments = argparse.Namespace(
         held_out=60, pairs=1200, steps_sft=80, steps_scorer=100, steps=60, learning_rate=1e-4, kl=0.1, temperature=1.0
     )
-    stages = script.Stages(tmp_path, 0, arguments)
+    stages = Stages(tmp_path, 0, arguments)
     from alignment.feedback.gap import GapReward
 
     start = stages.imitated("pit_sft")
@@ -82,6 +83,6 @@ def test_pit_raises_what_imitation_leaves_wrong(tmp_path: Path) -> None:
     improver = stages.online("pit", "pit", start, gap, "pit.references=data")
     prompts = [example.prompt for example in stages.held_out for _ in range(2)]
     given = [response.text for example in stages.held_out for response in example.responses]
-    before, after = (script.measured(model, prompts, given, 1.0) for model in (start, improver))
+    before, after = (measured(model, prompts, given, 1.0) for model in (start, improver))
     assert after["raised"] > before["raised"] + 0.05 and after["raised"] > 0.75
     assert after["perfect_change"] > before["perfect_change"]

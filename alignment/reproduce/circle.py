@@ -22,6 +22,7 @@ import numpy as np
 
 from alignment.data.views import Pair
 from alignment.feedback.protocols import Context, Prompts
+from alignment.reproduce.lab import composer
 from alignment.tabular.games import Game
 from alignment.tabular.solutions import equilibrium
 
@@ -78,12 +79,11 @@ def shares(answers: Sequence[Sequence[str]]) -> np.ndarray:
 
 
 def config(recipe: str, seed: int, training: Training, *overrides: str) -> Any:
-    from alignment.launch.compose import Composer
     from alignment.launch.quiet import quiet_libraries
 
     quiet_libraries()
     shared = ["model=tiny", f"seed={seed}", f"training.learning_rate={training.learning_rate}", "training.bf16=false"]
-    return Composer.create().config([f"recipe={recipe}", *shared, *overrides])
+    return composer().config([f"recipe={recipe}", *shared, *overrides])
 
 
 def answers_of(trainer: Any, prompts: Sequence[Any], each: int, seed: int) -> list[list[str]]:

@@ -90,39 +90,10 @@ class Lab:
         folder = self.folder / "runs" / f"{Path(recipe).stem}-{self._digest(parts)}"
         if not (folder / DONE).is_file():
             shutil.rmtree(folder, ignore_errors=True)
-            self._train(folder, recipe, [*fixed, *overrides], feedback, train, held_out, trainer, at)
+            train_run(folder, recipe, [*fixed, *overrides], feedback, train, held_out, trainer, at)
             (folder / DONE).write_text(json.dumps({"recipe": recipe, "overrides": [*fixed, *overrides]}) + "\n")
             gc.collect()  # a trainer and its model hold on to each other
         return folder
-
-    def _train(
-        self,
-        folder: Path,
-        recipe: str,
-        overrides: Sequence[str],
-        feedback: Any,
-        train: Sequence[Any] | None,
-        held_out: Sequence[Any] | None,
-        trainer: Callable[..., Any] | None,
-        at: Sequence[int],
-    ) -> None:
-        from alignment.launch.quiet import quiet_libraries
-        from alignment.trainers.termination import TERMINATION
-
-        quiet_libraries()
-        config = composer().config([f"recipe={recipe}", *overrides])
-        if trainer is None:
-            from alignment.launch.training_run import METHODS
-
-            trainer = METHODS[config.method]
-        given = {} if feedback is None else {"feedback": feedback}
-        made = trainer(config=config, train=train, eval=held_out, folder=folder, **given)
-        if at:
-            made.add_callback(_keeping(made, folder, at))
-        made.train()
-        if hasattr(made, "accelerator"):
-            TERMINATION.raise_if_agreed(made.accelerator)  # a run of several stages listens to SIGTERM from then on
-        made.save_policy(folder / "model")
 
     def staged(self, recipe: str, seed: int, *overrides: str, data: Sequence[Example]) -> Path:
         """The folder of a run of several stages (cut_online, ilf) on a file of `data`; its log is `log.txt` in it."""
@@ -159,6 +130,36 @@ class Lab:
         """Of plain values; the lab's own place is no part of it, so that it may be moved."""
         text = json.dumps([VERSION, parts], sort_keys=True).replace(json.dumps(str(self.folder))[1:-1], "LAB")
         return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+def train_run(
+    folder: Path,
+    recipe: str,
+    overrides: Sequence[str],
+    feedback: Any = None,
+    train: Sequence[Any] | None = None,
+    held_out: Sequence[Any] | None = None,
+    trainer: Callable[..., Any] | None = None,
+    at: Sequence[int] = (),
+) -> None:
+    """Train in `folder`, and keep the model in it. Args: as of `Lab.run`."""
+    from alignment.launch.quiet import quiet_libraries
+    from alignment.trainers.termination import TERMINATION
+
+    quiet_libraries()
+    config = composer().config([f"recipe={recipe}", *overrides])
+    if trainer is None:
+        from alignment.launch.training_run import METHODS
+
+        trainer = METHODS[config.method]
+    given = {} if feedback is None else {"feedback": feedback}
+    made = trainer(config=config, train=train, eval=held_out, folder=folder, **given)
+    if at:
+        made.add_callback(_keeping(made, folder, at))
+    made.train()
+    if hasattr(made, "accelerator"):
+        TERMINATION.raise_if_agreed(made.accelerator)  # a run of several stages listens to SIGTERM from then on
+    made.save_policy(folder / "model")
 
 
 def _identity(feedback: Any) -> Any:

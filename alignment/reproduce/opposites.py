@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data.example import Example, Preference, Response
+from alignment.reproduce.lab import train_run
 
 OPPOSITES = {"hot": "cold", "big": "small", "old": "new", "up": "down"}
 OPPOSITES |= {second: first for first, second in OPPOSITES.items()}
@@ -95,19 +96,10 @@ class Stages:
 
     def train(self, name: str, recipe: str, *overrides: str, feedback: Any = None) -> Path:
         """The run folder of a stage."""
-        from alignment.launch.compose import Composer
-        from alignment.launch.quiet import quiet_libraries
-        from alignment.launch.training_run import METHODS
-
-        quiet_libraries()
         run = self.folder / name
         if not (run / "model").is_dir():
             shared = ["model=tiny", "peft=none", "training.bf16=false", f"seed={self.seed}", "evaluation.score=null"]
-            config = Composer.create().config([f"recipe={recipe}", *shared, *overrides])
-            given = {} if feedback is None else {"feedback": feedback}
-            trainer = METHODS[config.method](config=config, train=self.data, eval=self.held_out, folder=run, **given)
-            trainer.train()
-            trainer.save_policy(run / "model")
+            train_run(run, recipe, [*shared, *overrides], feedback, self.data, self.held_out)
         return run
 
     def imitated(self, recipe: str) -> Path:

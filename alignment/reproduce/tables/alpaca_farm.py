@@ -18,7 +18,7 @@ from alignment.reproduce.claims import Claim, Finding
 from alignment.reproduce.estimates import NOT_MEASURED, difference, estimate, mean_of, over
 from alignment.reproduce.farm import CLEAN, NOISY
 from alignment.reproduce.lab import Answers, Lab, Sampled
-from alignment.reproduce.plots import canvas
+from alignment.reproduce.plots import bars, canvas
 from alignment.reproduce.report import Cell, Report, Section
 from alignment.reproduce.rows import Row
 from alignment.reproduce.sweep import everyday, matching, prompts_of
@@ -226,9 +226,8 @@ def draw(settings: Settings, rows: list[Row]) -> Any:
             found = matching(rows, {"method": method, "labels": labels})
             steps = [point["step"] for point in found[0]["points"]]
             shares = [mean_of([row["points"][at]["win"] for row in found]) for at in range(len(steps))]
-            ends = [[each.value - each.low for each in shares], [each.high - each.value for each in shares]]
             middle = [each.value for each in shares]
-            plot.errorbar(steps, middle, ends, fmt="-o", ms=4, capsize=2, color=f"C{number}", label=labels)
+            plot.errorbar(steps, middle, bars(shares), fmt="-o", ms=4, capsize=2, color=f"C{number}", label=labels)
         plot.axhline(0.5, color="0.6", lw=0.8)
         plot.set(title=method, xlabel=label)
         plot.grid(alpha=0.3)

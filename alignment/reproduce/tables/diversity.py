@@ -21,7 +21,7 @@ from alignment.reproduce.claims import Claim, Finding
 from alignment.reproduce.estimates import NOT_MEASURED, difference, mean_of, over, over_halves
 from alignment.reproduce.farm import CLEAN
 from alignment.reproduce.lab import Lab, Sampled
-from alignment.reproduce.plots import canvas
+from alignment.reproduce.plots import bars, canvas
 from alignment.reproduce.report import Cell, Report, Section
 from alignment.reproduce.rows import Row
 from alignment.reproduce.sweep import everyday, matching, prompts_of
@@ -189,8 +189,7 @@ def draw(settings: Settings, rows: list[Row]) -> Any:
                 mean_of(table_of(rows, model, where, "reward")),
                 mean_of(table_of(rows, model, where, "per_input", "EAD")),
             )
-            ends = [[[e.value - e.low], [e.high - e.value]] for e in (x, y)]
-            plot.errorbar(x.value, y.value, xerr=ends[0], yerr=ends[1], fmt="o", color=f"C{number}", label=model)
+            plot.errorbar(x.value, y.value, xerr=bars([x]), yerr=bars([y]), fmt="o", color=f"C{number}", label=model)
         plot.set(title=f"{where} of distribution" if where == "out" else "in distribution", xlabel="reward")
         plot.grid(alpha=0.3)
     axes[0, 0].set_ylabel("EAD of an input's answers")

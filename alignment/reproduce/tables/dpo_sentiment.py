@@ -7,7 +7,6 @@ place of the paper's classifier. As there, four completions of the start make si
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -179,14 +178,7 @@ def points_section(rows: list[Row]) -> Section:
 
 
 def draw(settings: Settings, rows: list[Row]) -> Any:
-    """Reward over KL: means over seeds and prompts."""
-    points = {}
-    for name in METHODS:
-        curve = curve_of(rows, {"method": name}, ["value"])
-        if curve is not None:
-            points[name] = list(zip(curve.kl.mean((0, 2)).tolist(), curve.reward.mean((0, 2)).tolist(), strict=True))
-    start = statistics.fmean(table_of(rows, "reward", {"method": START}).ravel())
-    return reward_over_kl(points, start, "sentiment of held-out answers")
+    return reward_over_kl(rows, METHODS, "value", {"method": START}, "sentiment of held-out answers")
 
 
 TABLE = Table(

@@ -6,7 +6,6 @@ answers a prompt and learning rate; DPO is the online one, as in the paper.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -212,15 +211,9 @@ def offset_section(settings: Settings, rows: list[Row]) -> Section:
 
 
 def draw(settings: Settings, rows: list[Row]) -> Any:
-    """Reward over KL: means over seeds and prompts."""
     plain = [row for row in rows if row["job"]["offset"] == 0]
-    points = {}
-    for name in settings["coefficients"]:
-        curve = curve_of(plain, {"method": name}, ["coefficient"])
-        if curve is not None:
-            points[name] = list(zip(curve.kl.mean((0, 2)).tolist(), curve.reward.mean((0, 2)).tolist(), strict=True))
-    start = statistics.fmean(table_of(plain, "reward", {"method": START}).ravel())
-    return reward_over_kl(points, start, "plain-words reward of held-out answers")
+    label = "plain-words reward of held-out answers"
+    return reward_over_kl(plain, settings["coefficients"], "coefficient", {"method": START}, label)
 
 
 TABLE = Table(

@@ -17,7 +17,7 @@ from alignment.reproduce import opposites
 from alignment.reproduce.claims import Claim, Finding
 from alignment.reproduce.estimates import NOT_MEASURED, difference, mean_of, over
 from alignment.reproduce.lab import Lab
-from alignment.reproduce.plots import canvas
+from alignment.reproduce.plots import bars, canvas
 from alignment.reproduce.report import Cell, Report, Section
 from alignment.reproduce.rows import Row
 from alignment.reproduce.sweep import matching
@@ -267,8 +267,8 @@ def draw(settings: Settings, rows: list[Row]) -> Any:
         ends = [[each.rating - each.low for each in found], [each.high - each.rating for each in found]]
         elo.errorbar(range(len(found)), middle, ends, fmt="-o", ms=4, capsize=2, label=way, color=f"C{number}")
         shares = [mean_of(at_temperature(rows, way, value)) for value in settings["temperatures"]]
-        ends = [[each.value - each.low for each in shares], [each.high - each.value for each in shares]]
-        heat.errorbar(settings["temperatures"], [e.value for e in shares], ends, fmt="-o", ms=4, capsize=2, label=way)
+        middle = [each.value for each in shares]
+        heat.errorbar(settings["temperatures"], middle, bars(shares), fmt="-o", ms=4, capsize=2, label=way)
     elo.set(xlabel="iteration", ylabel="Elo")
     heat.set(xlabel="temperature", ylabel="share better less share worse")
     for plot in (elo, heat):

@@ -20,7 +20,7 @@ from alignment.reproduce import farm
 from alignment.reproduce.claims import Claim, Finding
 from alignment.reproduce.estimates import NOT_MEASURED, difference, mean_of, over, share_of
 from alignment.reproduce.lab import Lab, Sampled
-from alignment.reproduce.plots import canvas
+from alignment.reproduce.plots import bars, canvas
 from alignment.reproduce.report import Cell, Report, Section
 from alignment.reproduce.rows import Row
 from alignment.reproduce.sweep import everyday, matching, pair, prompts_of
@@ -228,8 +228,7 @@ def draw(settings: Settings, rows: list[Row]) -> Any:
     for number, name in enumerate((RATINGS, RANKINGS)):
         shares = [mean_of(wins_of(rows, name, kind)) for kind in (RATINGS, RANKINGS)]
         places = np.arange(2) + 0.38 * (number - 0.5)
-        ends = [[each.value - each.low for each in shares], [each.high - each.value for each in shares]]
-        plot.bar(places, [e.value for e in shares], 0.36, yerr=ends, capsize=3, label=f"policy of {name}")
+        plot.bar(places, [e.value for e in shares], 0.36, yerr=bars(shares), capsize=3, label=f"policy of {name}")
     plot.axhline(0.5, color="0.6", lw=0.8)
     plot.set_xticks(range(2), ["judged by ratings", "judged by rankings"])
     plot.set_ylabel("win rate")
