@@ -152,6 +152,10 @@ class OneProcess:
         """The file to write, with `options` as of ResumableFile."""
         return ResumableFile(path, settings, **options)
 
+    def on_first(self, make: Callable[[], T]) -> T:
+        """What `make` returns on the first process, on every one."""
+        return make()
+
     def gathered(self, mine: list[T]) -> list[T]:
         """What all processes have found, in the order of their ranks."""
         return mine

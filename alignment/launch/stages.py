@@ -31,7 +31,7 @@ from alignment.evaluation.highlight import read_highlights, write_highlights
 from alignment.evaluation.report import NAME as REPORT
 from alignment.evaluation.summary import NAME as SUMMARY
 from alignment.evaluation.summary import read_summary
-from alignment.launch.together import Together, on_first
+from alignment.launch.together import Together
 from alignment.launch.training_run import Launch, report, train
 from alignment.trainers.checkpoints import whole_checkpoints
 from alignment.trainers.same_run import FILE, write_stamp
@@ -60,7 +60,7 @@ class Stages:
 
     def on_first(self, make: Callable[[], Any]) -> Any:
         """What `make` returns on the first process, on every one."""
-        return on_first(self.launch.state, make)
+        return self.processes.on_first(make)
 
     def say(self, text: str) -> None:
         """A line for the user."""

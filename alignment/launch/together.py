@@ -51,6 +51,9 @@ class Together(OneProcess):
         done = on_first(self.state, progress)
         return opened[0] if opened else _Follower(*done)
 
+    def on_first(self, make: Callable[[], T]) -> T:
+        return on_first(self.state, make)
+
     def gathered(self, mine: list[T]) -> list[T]:
         return gather_object(mine) if self.size > 1 else mine
 

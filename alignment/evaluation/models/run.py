@@ -33,7 +33,7 @@ from alignment.evaluation.models.prompts import PromptSet, load_prompts
 from alignment.evaluation.models.sampled import sampled_answers, slug
 from alignment.evaluation.models.stored import stored_answers
 from alignment.evaluation.models.tables import tables
-from alignment.evaluation.models.verdicts import VerdictFile, on_first
+from alignment.evaluation.models.verdicts import VerdictFile
 from alignment.evaluation.models.weights import Weights
 from alignment.feedback.adapters import close
 from alignment.resumable import OneProcess
@@ -105,7 +105,7 @@ def evaluate(
         work.measure()
         work.judge()
         found = work.result()
-        on_first(processes, lambda: _write(found))
+        processes.on_first(lambda: _write(found))
     return found
 
 
@@ -262,7 +262,7 @@ def _locked(folder: Path, processes: OneProcess) -> Any:
         except OSError as error:
             raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
 
-    on_first(processes, hold)
+    processes.on_first(hold)
     try:
         yield
     finally:

@@ -15,7 +15,6 @@ from alignment.evaluation.files import write_atomically
 from alignment.evaluation.models.cells import NAN, Cell
 from alignment.evaluation.models.prompts import digest
 from alignment.evaluation.models.sampled import slug
-from alignment.evaluation.models.verdicts import on_first
 from alignment.evaluation.models.weights import Weights
 from alignment.models.loading import adapters_of, base_of_adapter, resolve
 from alignment.resumable import OneProcess
@@ -44,7 +43,7 @@ def task_cells(
     """
     key = digest("tasks", weights.key, sorted(tasks), limit)
     path = folder / "tasks" / f"{slug(weights.spec)}-{key}.json"
-    kept = on_first(processes, lambda: json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None)
+    kept = processes.on_first(lambda: json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None)
     if kept is None:
         kept = _measured(weights, tasks, limit)
         if processes.rank == 0:

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from alignment.errors import Interrupted, UserError
 from alignment.evaluation.files import json_lines
@@ -24,7 +24,6 @@ from alignment.feedback.ranks import over_ranks
 from alignment.resumable import OneProcess
 
 BATCH_SIZE = 32  # rows asked about, and written, at once
-T = TypeVar("T")
 
 
 class Question(NamedTuple):
@@ -58,7 +57,7 @@ class VerdictFile:
         self.shared = over_ranks(asked_as) if self.processes.size > 1 else asked_as
         self.path = folder / "verdicts" / f"{slug(label(self.feedback))}-{identity}.jsonl"
         self.failure: str | None = None
-        self.known: dict[str, float] = on_first(self.processes, self._open)
+        self.known: dict[str, float] = self.processes.on_first(self._open)
 
     def scores(self, questions: Sequence[Question]) -> list[float]:
         """The score of each answer; NaN is no verdict."""
@@ -146,13 +145,3 @@ class VerdictFile:
             raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
         rows = [row for row in json_lines(self.path) if isinstance(row.get("value"), int | float)]
         return {str(row.get("key")): float(row["value"]) for row in rows}
-
-
-def on_first(processes: OneProcess, make: Callable[[], T]) -> T:
-    """What `make` returns on the first process, on every one."""
-    if processes.size == 1:
-        return make()
-    from alignment.launch.together import on_first as over_all
-
-    state: Any = getattr(processes, "state", None)
-    return over_all(state, make)
