@@ -47,6 +47,10 @@ class Unit:
         """Prompt once, completions once: what throughput is counted in."""
         return sum(group.shared_length for group in self.groups)
 
+    def tokens(self, layout: str) -> int:
+        """What the model computes for the groups in `layout`, padding aside."""
+        return self.useful_tokens if layout == "shared" else sum(sum(group.padded_lengths) for group in self.groups)
+
     @property
     def completions(self) -> int:
         return sum(len(group.completions) for group in self.groups)

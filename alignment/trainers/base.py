@@ -23,7 +23,7 @@ from transformers.trainer_callback import ExportableState
 from alignment.batching.groups import Group, Unit
 from alignment.batching.microbatch import cut_by_tokens, groups_of
 from alignment.batching.packing import Batch, pack
-from alignment.batching.steps import StepSampler, steps_of
+from alignment.batching.steps import StepSampler, balanced, steps_of
 from alignment.config import RunConfig
 from alignment.errors import Interrupted, UserError
 from alignment.losses.pairwise import LossOutput
@@ -131,6 +131,7 @@ class AlignmentTrainer(Trainer):
             self.config.seed,
             self.accelerator.process_index,
             self.accelerator.num_processes,
+            [unit.tokens(self.layout) for unit in self.train_units],
         )
         # Its own generator: the loader draws a seed at every start, which would shift the model's dropout on resume.
         generator = torch.Generator().manual_seed(self.config.seed)
@@ -160,6 +161,11 @@ class AlignmentTrainer(Trainer):
         self.tokens_since_log += sum(unit.useful_tokens for unit in inputs["units"])
         self._seconds_since_log += time.perf_counter() - started
         return total
+
+    def share(self, units: Sequence[Any]) -> list[Any]:
+        """This rank's units of `units`, in order: all ranks have nearly the same number of tokens."""
+        shares = balanced([unit.tokens(self.layout) for unit in units], self.accelerator.num_processes)
+        return [units[place] for place in shares[self.accelerator.process_index]]
 
     def micro_batches(self, units: Sequence[Unit]) -> list[list[Unit]]:
         """This rank's micro-batches, filled up with empty ones so that all ranks run equally many."""
@@ -213,7 +219,7 @@ class AlignmentTrainer(Trainer):
             raise
 
     def _evaluated(self, metric_key_prefix: str) -> dict[str, float]:
-        share = self.eval_units[self.accelerator.process_index :: self.accelerator.num_processes]
+        share = self.share(self.eval_units)
         sums = MetricSums()
         with eval_mode(self.model_wrapped):
             self.statistic = self.step_statistics(self.model_wrapped, share, training=False)

@@ -148,7 +148,7 @@ class DPOTrainer(PolicyTrainer):
 
     def _score_reference(self, pairs: Sequence[Unit]) -> dict[tuple, Tensor]:
         """(2,) sums under the reference of each of `pairs`, by its groups; every rank scores a share and gets all."""
-        share = pairs[self.accelerator.process_index :: self.accelerator.num_processes]
+        share = self.share(pairs)
         found: list[tuple[tuple, list[float]]] = []
 
         def score(model: nn.Module, units: Sequence[Unit], batch: Batch) -> LossOutput:

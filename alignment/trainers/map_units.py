@@ -49,7 +49,7 @@ def map_units(
         found.extend((place[id(unit)], thing) for unit, thing in zip(piece, things, strict=True) if id(unit) in place)
         return LossOutput(torch.zeros(len(piece)))
 
-    share = units[trainer.accelerator.process_index :: trainer.accelerator.num_processes]
+    share = trainer.share(units)
     with eval_mode(trainer.model_wrapped):
         for piece in trainer.micro_batches(share):
             trainer.run(trainer.model_wrapped, piece or [trainer.filler], compute)

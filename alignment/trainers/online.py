@@ -257,8 +257,7 @@ class OnlineTrainer(PolicyTrainer):
         if not units:  # no gradient at all, so that no optimiser moves by its momentum
             return torch.zeros((), device=self.args.device)
         self.examples_in_step = len(units)
-        share = units[self.accelerator.process_index :: self.accelerator.num_processes]
-        return super().training_step(model, {"units": share})
+        return super().training_step(model, {"units": self.share(units)})
 
     def part(self, place: int) -> list[Experience]:
         """The units of the `place`-th step of the phase; prompts without a verdict make the parts smaller."""

@@ -11,7 +11,7 @@ from alignment.batching.groups import Group, Unit
 from alignment.batching.microbatch import cut_by_tokens, groups_of
 from alignment.batching.packing import pack, shared_mask
 from alignment.batching.rows import Tally
-from alignment.batching.steps import StepSampler, steps_of
+from alignment.batching.steps import StepSampler, balanced, steps_of
 
 ids = st.lists(st.integers(1, 50), min_size=1, max_size=6).map(tuple)
 groups = st.builds(Group, prompt=ids, completions=st.lists(ids, min_size=1, max_size=4).map(tuple))
@@ -120,8 +120,27 @@ def test_a_busy_device_takes_no_further_unit_that_only_pads() -> None:
     assert len(cut_by_tokens(units, 150, "shared", enough=500)) == 3  # the budget still holds: 100, 98, 70 + 69
 
 
+def test_the_longest_go_to_the_emptiest() -> None:
+    # 9; 5 and 4 to the other; 3 to the one with fewer examples of two with 9 tokens; 1 to the other: 12 and 10.
+    assert balanced([3, 9, 4, 5, 1], 2) == [[0, 1], [2, 3, 4]]
+    assert balanced([2, 2, 2, 2, 2], 2) == [[0, 2, 4], [1, 3]]  # equal ones go round
+    assert balanced([7], 3) == [[0], [], []]
+    assert balanced([], 2) == [[], []]
+
+
+@given(lengths=st.lists(st.integers(1, 2000), max_size=40), ranks=st.integers(1, 5))
+@settings(max_examples=60, deadline=None)
+def test_no_rank_has_an_example_more_than_it_must(lengths: list[int], ranks: int) -> None:
+    shares = balanced(lengths, ranks)
+    assert sorted(place for share in shares for place in share) == list(range(len(lengths)))
+    sums = [sum(lengths[place] for place in share) for share in shares]
+    for share, total in zip(shares, sums, strict=True):
+        assert not share or total - min(lengths[place] for place in share) <= min(sums)
+
+
 def _stream(examples: int, batch: int, steps: int, seed: int, ranks: int) -> list[list[int]]:
-    samplers = [iter(StepSampler(examples, batch, steps, seed, rank, ranks)) for rank in range(ranks)]
+    lengths = [1 + 37 * index % 11 for index in range(examples)]
+    samplers = [iter(StepSampler(examples, batch, steps, seed, rank, ranks, lengths)) for rank in range(ranks)]
     return [sorted(index for sampler in samplers for index in next(sampler)) for _ in range(steps)]
 
 
