@@ -15,11 +15,18 @@ from rich.console import Console
 from alignment.errors import UserError
 
 
-def measured(worker: Path, name: str, job: dict[str, Any], console: Console, python: Path | None = None) -> Any:
+def measured(
+    worker: Path,
+    name: str,
+    job: dict[str, Any],
+    console: Console,
+    python: Path | None = None,
+    timeout: float | None = None,
+) -> Any:
     """What the program `worker`, called with JOB.json RESULT.json, writes as its result. `job` has its `threads`.
 
     Raises:
-        UserError: it failed; with the last lines that it printed.
+        UserError: it failed, with the last lines that it printed; or it took more than `timeout` seconds.
     """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
     environment = os.environ | {**dict.fromkeys(names, str(job["threads"])), "TOKENIZERS_PARALLELISM": "false"}
@@ -28,7 +35,10 @@ def measured(worker: Path, name: str, job: dict[str, Any], console: Console, pyt
         order, answer = Path(folder) / "job.json", Path(folder) / "result.json"
         order.write_text(json.dumps(job))
         command = [str(python or sys.executable), str(worker), str(order), str(answer)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise UserError(f"{name} was stopped after {timeout:.0f} s") from None
         if done.returncode != 0:
             tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
             raise UserError(f"{name} ended with code {done.returncode}:\n{tail}")

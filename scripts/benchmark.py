@@ -3,12 +3,14 @@
     python scripts/benchmark.py dpo --model smollm2-135m --json dpo.json --plot dpo.png
     python scripts/benchmark.py rollout --model smollm2-135m --prompts 8 -k 4 --max-new-tokens 128 --json rollout.json
     python scripts/benchmark.py cut --model smollm2-135m --data planted --json cut.json
+    python scripts/benchmark.py gpu --out gpu.md
 
 `dpo` trains the same model on the same pairs in the same order with our DPOTrainer (shared and padded layout, reference
 in the step and precomputed) and with TRL's (its defaults, and its fastest settings). `rollout` (in
 _benchmark_rollout.py) samples with ours, with `generate`, and with TRL's mixture of two policies. `cut` (in
-_benchmark_cut.py) takes steps of CUT packed, and as its authors do, as two padded streams. Every contender runs in a
-process of its own, one after the other. docs/benchmarks.md and docs/rollouts.md say what is measured and how.
+_benchmark_cut.py) takes steps of CUT packed, and as its authors do, as two padded streams. `gpu` (in _benchmark_gpu.py)
+measures all of it on one GPU in under nine minutes. Every contender runs in a process of its own, one after the other.
+docs/benchmarks.md and docs/rollouts.md say what is measured and how.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ import enum
 import json
 import os
 import platform
-import random
 import statistics
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -36,15 +37,17 @@ sys.path.insert(0, str(ROOT))
 # Found through the line above, installed or not.
 from alignment.errors import UserError, unknown  # noqa: E402
 from scripts._benchmark_cut import cut  # noqa: E402
+from scripts._benchmark_gpu import gpu  # noqa: E402
+from scripts._benchmark_pairs import LIMIT, prepare  # noqa: E402
 from scripts._benchmark_process import measured  # noqa: E402
 from scripts._benchmark_rollout import rollout  # noqa: E402
 
 WORKER = ROOT / "scripts" / "_benchmark_dpo.py"
 WARM_UP = 1  # steps at the start that are not timed
-LIMIT = 512  # tokens of a prompt and of a completion: both together stay within TRL's default max_length, 1024
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.command()(rollout)
 app.command()(cut)
+app.command()(gpu)
 console = Console()
 
 
@@ -163,54 +166,6 @@ def chosen_contenders(only: str | None) -> list[Contender]:
     if any(contender.side == "trl" for contender in chosen) and not _version("trl"):
         raise UserError("TRL is not installed: pip install 'alignment-toolkit[trl]', or name others with --only")
     return chosen
-
-
-def prepare(model: str, data: str, split: str, count: int, seed: int) -> tuple[str, list[dict[str, Any]]]:
-    """(folder of the model, rows): each row a pair as messages, the same pair as plain text, and its lengths in tokens.
-
-    Left out are pairs over the limit, those whose text each side would cut into other tokens, and those that ours
-    drops: a user's turn in an answer, or answers that differ in nothing but the text behind their end.
-    """
-    from alignment.config import ModelConfig
-    from alignment.data.readers import load_examples
-    from alignment.data.templates import check_tokenizer, encode_pair
-    from alignment.data.views import pairs
-    from alignment.models.loading import load_tokenizer, resolve
-
-    tokenizer = load_tokenizer(ModelConfig(path=model))
-    check_tokenizer(tokenizer)
-    found, _ = pairs(load_examples(data, split=split, seed=seed).examples)
-    random.Random(seed).shuffle(found)
-    rows: list[dict[str, Any]] = []
-    long = other = 0
-    for pair in found:
-        if len(rows) == count:
-            break
-        prompt, chosen = encode_pair(tokenizer, pair.prompt, pair.chosen)
-        _, rejected = encode_pair(tokenizer, pair.prompt, pair.rejected)
-        if max(map(len, (prompt, chosen, rejected))) > LIMIT:
-            long += 1
-            continue
-        # As plain text: of messages, TRL also trains what the template writes behind the end of the turn.
-        texts = [str(tokenizer.decode(ids)) for ids in (prompt, chosen, rejected)]
-        unused = chosen == rejected or any(turn["role"] == "user" for turn in (*pair.chosen, *pair.rejected))
-        wanted = [prompt, prompt + chosen, prompt + rejected]
-        theirs = [tokenizer(text)["input_ids"] for text in (texts[0], texts[0] + texts[1], texts[0] + texts[2])]
-        if unused or theirs != wanted:
-            other += 1
-            continue
-        text = dict(zip(("prompt", "chosen", "rejected"), texts, strict=True))
-        lengths = [len(prompt), len(chosen), len(rejected)]
-        # A soft label is taken as certain: TRL's loss has none.
-        rows.append({"pair": {**dataclasses.asdict(pair), "p_chosen": 1.0}, "text": text, "lengths": lengths})
-    if long or other:
-        say(f"left out: {long} pairs with over {LIMIT} tokens, {other} that cannot be the same for both sides")
-    if len(rows) < count:
-        raise UserError(
-            f"--data {data} has {len(rows)} pairs that can be compared, {count} are wanted: lower --pairs or --steps "
-            f"({long} pairs are over {LIMIT} tokens, {other} cannot be the same for both sides)"
-        )
-    return resolve(model), rows
 
 
 def useful_tokens(rows: list[dict[str, Any]], batch_size: int, steps: int, seed: int) -> list[int]:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from alignment.errors import UserError
-from scripts.benchmark import CONTENDERS, chosen_contenders, name_the_fastest, prepare, row_of, useful_tokens
+from scripts._benchmark_pairs import prepare
+from scripts.benchmark import CONTENDERS, chosen_contenders, name_the_fastest, row_of, useful_tokens
 from tests.launching import ROOT, environment
 
 STEPS = 3
