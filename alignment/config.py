@@ -101,6 +101,7 @@ class TrainingConfig:
     early_stopping: Optional[int] = None  # stop after so many evaluations without a better one
     report_to: List[str] = field(default_factory=list)  # wandb | tensorboard | trackio
 
+    skip_nonfinite: int = 3  # steps in a row with a NaN or infinite loss or gradient that are skipped; one more stops
 
 @dataclass
 class EvaluationConfig:
@@ -172,6 +173,19 @@ class PITConfig:
 
 @dataclass
 class RunConfig:
+@dataclass
+class GuardConfig:
+    """Signs that preference training goes wrong, by its metrics, and what is done. A null limit is not looked at."""
+
+    action: str = "warn"  # warn | stop | roll_back: stop, with the model of a checkpoint before it
+    rows: int = 8  # of metrics.jsonl: means are over the first and over the latest so many
+    chosen_logp_drop: Optional[float] = 1.0  # nats a token that chosen answers may lose from the start
+    length_ratio: Optional[float] = 2.0  # online: sampled tokens an answer over those at the start
+    log_ratio_limit: Optional[float] = None  # nats an answer: mean log pi/ref of the chosen or rejected ones
+    held_out_looks: Optional[int] = 4  # evaluations (online: phases): the held-out mean fell, the trained one rose
+    held_out: Any = None  # online: another reward on the same samples, by name or as a section; null: none
+
+
     """Everything one run needs."""
 
     recipe: str = "custom"
@@ -193,3 +207,4 @@ class RunConfig:
     pit: PITConfig = field(default_factory=PITConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)

@@ -23,6 +23,7 @@ CHOICES = {
     "training.bf16": ("auto", True, False),
     "training.report_to": ("wandb", "tensorboard", "trackio"),
     "rollout.on_kl_limit": ("warn", "stop", "raise"),
+    "guard.action": ("warn", "stop", "roll_back"),
     "pit.references": ("curriculum", "data", "policy", "mixed"),
     "pit.switch": ("share", "epoch", "plateau"),
 }
@@ -52,6 +53,9 @@ RANGES = {
     "training.save_total_limit": (1, math.inf),
     "training.early_stopping": (1, math.inf),
     "evaluation.prompts": (0, math.inf),
+    "training.skip_nonfinite": (0, math.inf),
+    "guard.rows": (1, math.inf),
+    "guard.held_out_looks": (2, math.inf),
     "evaluation.max_new_tokens": (1, math.inf),
     "evaluation.temperature": (0, math.inf),
     "evaluation.batch_size": (1, math.inf),
@@ -82,6 +86,9 @@ OPEN_RANGES = {
     "rollout.kl_limit": (0, math.inf, "greater than 0"),
     "pit.switch_at": (0, math.inf, "greater than 0"),
 }
+    "guard.chosen_logp_drop": (0, math.inf, "greater than 0"),
+    "guard.length_ratio": (1, math.inf, "greater than 1"),
+    "guard.log_ratio_limit": (0, math.inf, "greater than 0"),
 
 
 def check_values(config: RunConfig) -> None:
@@ -102,7 +109,11 @@ def check_values(config: RunConfig) -> None:
         if value is not None and not low < value < high:
             raise UserError(f"{key}={value}: must be {words}")
     choose(config.data.format)
-    for key, feedback in (("feedback", config.feedback), ("evaluation.score", config.evaluation.score)):
+    for key, feedback in (
+        ("feedback", config.feedback),
+        ("evaluation.score", config.evaluation.score),
+        ("guard.held_out", config.guard.held_out),
+    ):
         if feedback:
             check_feedback(feedback, key)
     training = config.training
@@ -110,6 +121,10 @@ def check_values(config: RunConfig) -> None:
         if getattr(training, name) and training.eval_steps is None:
             raise UserError(f"training.{name} needs training.eval_steps=N: there is nothing to compare otherwise")
     if config.model.objectives and config.method != "reward":
+    if config.guard.action == "roll_back" and training.save_steps is None and not training.keep_best:
+        raise UserError("guard.action=roll_back needs training.save_steps=N: there is nothing to go back to otherwise")
+    if config.guard.log_ratio_limit is not None and "beta" not in config.loss:
+        raise UserError("guard.log_ratio_limit needs a loss with loss.beta, whose implicit rewards it divides by it")
         raise UserError(f"model.objectives are for recipe=reward, not for the method {config.method}")
     if config.pit.switch == "share" and config.pit.switch_at >= 1:
         raise UserError(f"pit.switch_at={config.pit.switch_at}: with pit.switch=share it is a share, below 1")

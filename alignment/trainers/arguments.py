@@ -44,7 +44,7 @@ def training_arguments(config: RunConfig, folder: Path, steps: int) -> TrainingA
         save_steps=save_steps or 500,
         load_best_model_at_end=training.keep_best,
         restore_callback_states_from_checkpoint=True,  # early stopping's count
-        metric_for_best_model=f"eval_{training.best_metric}" if evaluating else None,
+        metric_for_best_model=f"eval_{training.best_metric}" if training.keep_best or training.early_stopping else None,
         greater_is_better=training.best_metric != "loss",
         report_to=list(training.report_to) or "none",
         run_name=f"{config.recipe}-{folder.name}",

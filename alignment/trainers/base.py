@@ -9,8 +9,8 @@ import functools
 import json
 import math
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +25,22 @@ from alignment.batching.microbatch import cut_by_tokens, groups_of
 from alignment.batching.packing import Batch, pack
 from alignment.batching.steps import StepSampler, balanced, steps_of
 from alignment.config import RunConfig
-from alignment.errors import Interrupted, UserError
+from alignment.errors import Interrupted, UserError, nearest
 from alignment.losses.pairwise import LossOutput
 from alignment.models.layout_check import choose_layout
 from alignment.models.logps import attach
 from alignment.models.reference import eval_mode
 from alignment.models.value_head import without_value_head
-from alignment.trainers import checkpoints, same_run
+from alignment.trainers import checkpoints, divergence, out_of_memory, same_run
 from alignment.trainers.arguments import training_arguments
 from alignment.trainers.metrics import MetricSums
 from alignment.trainers.termination import TERMINATION, agree
+from alignment.trainers.nonfinite import NonFinite
 
 # Tokens of a shared micro-batch that keep the device busy (a GPU, a CPU); beyond them, less padding is worth a pass.
 ENOUGH_TOKENS = (4096, 512)
 
+WATCHED = "watched.json"  # in a checkpoint: what the guards have seen
 
 class AlignmentTrainer(Trainer):
     """The loop that every method shares.
@@ -55,6 +57,7 @@ class AlignmentTrainer(Trainer):
     held_out_kind = "pairs"  # what a unit is: its name in the summary
     filler_completions = 2  # of a unit
 
+    samples_itself = False  # True where the method is trained on its own samples
     def __init__(
         self,
         model: Any,
@@ -71,6 +74,8 @@ class AlignmentTrainer(Trainer):
         if training.eval_steps and not self.eval_units:
             raise UserError("training.eval_steps is set, but there is no held-out data: give data.eval_path")
         attach(model)
+        if config.guard.held_out and not self.samples_itself:
+            raise UserError("guard.held_out scores sampled answers, and this method samples none: leave it out")
         self.layout, self.layout_note = choose_layout(model, training.layout)
         if training.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -95,6 +100,9 @@ class AlignmentTrainer(Trainer):
         self.statistic: torch.Tensor | None = None
         self.sums = MetricSums()
         self.tokens_since_log = 0
+        self.nonfinite = NonFinite(self, training.skip_nonfinite)
+        self.divergence = divergence.Divergence(config.guard, config.loss.get("beta"))
+        self.roll_back_before: int | None = None  # the step that a rollback must lie before
         self.tokens_seen, self.train_seconds = 0.0, 0.0  # useful tokens of all ranks, time in training steps
         self._seconds_since_log = 0.0
 
@@ -146,21 +154,39 @@ class AlignmentTrainer(Trainer):
         self.statistic = self.step_statistics(model, inputs["units"], training=True)
         pieces = self.micro_batches(inputs["units"])
         total = torch.zeros((), device=self.args.device)
-        seen: list[tuple[list[Unit], torch.Tensor]] = []
         for number, units in enumerate(pieces):
             last = number == len(pieces) - 1
-            with nullcontext() if last else self.accelerator.no_sync(model):
+            with (
+                self.named_if_too_large(units or [self.filler], f"training step {self.state.global_step + 1}"),
+                nullcontext() if last else self.accelerator.no_sync(model),
+            ):
                 output = self.run(model, units or [self.filler])
                 loss = output.values.sum() * (weight if units else 0.0)
                 self.accelerator.backward(loss)
             if units:
                 self.sums.add(output.metrics, output.counted)
-                seen.append((units, output.values.detach()))
+                self.nonfinite.add(units, output.values)
+                self.divergence.add(units, output.metrics)
                 total += loss.detach()
-        self._stop_if_not_finite(seen)
         self.tokens_since_log += sum(unit.useful_tokens for unit in inputs["units"])
         self._seconds_since_log += time.perf_counter() - started
-        return total
+        return torch.where(total.isfinite(), total, 0.0)  # Trainer's running sum would stay NaN
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
+        if self.nonfinite.look(norm):
+            model.zero_grad()  # no gradient at all, so that no optimiser moves by its momentum
+        return norm
+
+    @contextmanager
+    def named_if_too_large(self, units: Sequence[Unit], doing: str) -> Iterator[None]:
+        """Out of memory inside ends the run with the shape of these units, and the steps so far are kept."""
+        try:
+            with out_of_memory.named(lambda: out_of_memory.micro_batch(self, units, doing)):
+                yield
+        except out_of_memory.OutOfMemory:
+            self.keep_steps_alone()
+            raise
 
     def share(self, units: Sequence[Any]) -> list[Any]:
         """This rank's units of `units`, in order: all ranks have nearly the same number of tokens."""
@@ -183,31 +209,6 @@ class AlignmentTrainer(Trainer):
         with self.accelerator.autocast():
             return (compute or self.compute)(model, units, batch)
 
-    def _stop_if_not_finite(self, seen: list[tuple[list[Unit], torch.Tensor]]) -> None:
-        # One look at the device a step, not one a micro-batch.
-        finite = torch.cat([values for _, values in seen]).isfinite().all() if seen else torch.tensor(True)
-        if not agree(self.accelerator, not bool(finite)):
-            return
-        ids = [
-            unit.id
-            for units, values in seen
-            for unit, ok in zip(units, values.isfinite().tolist(), strict=True)
-            if not ok
-        ]
-        if self.accelerator.num_processes > 1:
-            from accelerate.utils import gather_object
-
-            ids = gather_object(ids)
-        file = self.folder / "nonfinite.json"
-        step = self.state.global_step + 1
-        if self.is_world_process_zero():
-            file.write_text(json.dumps({"step": step, "examples": ids}, indent=1))
-        raise UserError(
-            f"the loss is NaN or infinite at step {step}; training stopped before the update. The {len(ids)} offending "
-            f"example ids are in {file}\nMend: look at these examples, or lower training.learning_rate; "
-            "checkpoints up to here are kept"
-        )
-
     # -- held-out pairs ----------------------------------------------------------------------------------------------
 
     def evaluate(self, *unused: Any, metric_key_prefix: str = "eval", **also_unused: Any) -> dict[str, float]:
@@ -224,13 +225,18 @@ class AlignmentTrainer(Trainer):
         with eval_mode(self.model_wrapped):
             self.statistic = self.step_statistics(self.model_wrapped, share, training=False)
             for units in self.micro_batches(share):
-                output = self.run(self.model_wrapped, units or [self.filler])
+                with self.named_if_too_large(units or [self.filler], "scoring held-out data"):
+                    output = self.run(self.model_wrapped, units or [self.filler])
                 if units:
                     sums.add({"loss": output.values, **output.metrics}, output.counted)
                 TERMINATION.raise_if_agreed(self.accelerator)
         means, _ = sums.means(self.accelerator)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
         self.log(dict(metrics))
+        best = self.args.metric_for_best_model
+        if best is not None and best not in metrics:
+            name = self.config.training.best_metric
+            raise UserError(f"training.best_metric={name} is not measured: {nearest(name, means)}")
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -246,6 +252,10 @@ class AlignmentTrainer(Trainer):
             logs["tokens_per_second"] = host["tokens"] / max(self._seconds_since_log, 1e-9)
             self.sums, self.tokens_since_log, self._seconds_since_log = MetricSums(), 0, 0.0
         if "train_runtime" in logs:
+            if self.nonfinite.loss_unknown:
+                logs["loss"], self.nonfinite.loss_unknown = math.nan, False
+            if self.nonfinite.skipped:
+                logs["skipped_steps"] = self.nonfinite.skipped
             return  # Trainer's own summary; ours is summary.json
         super().log(logs, start_time)
         logs["epoch"] = self.passes(self.state.global_step)
@@ -255,6 +265,8 @@ class AlignmentTrainer(Trainer):
             with open(self.folder / "metrics.jsonl", "a") as file:
                 file.write(json.dumps(row) + "\n")
 
+        if self.is_in_train:
+            divergence.look(self, logs)
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # Trainer's estimate counts padded input_ids, which a step here does not have
 
@@ -268,9 +280,12 @@ class AlignmentTrainer(Trainer):
             self.tokenizer.save_pretrained(folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
-        """All that an exact resume needs, written beside and renamed when whole."""
+        """All that an exact resume needs, written beside and renamed when whole. UserError: the disk is full."""
         step = self.state.global_step
-        staged = checkpoints.staging_folder(self.folder, step)
+        with checkpoints.disk_named(self.folder, step):
+            self._write_checkpoint(step, checkpoints.staging_folder(self.folder, step))
+
+    def _write_checkpoint(self, step: int, staged: Path) -> None:
         if self.state.best_global_step == step:
             self.state.best_model_checkpoint = str(checkpoints.checkpoint_folder(self.folder, step))
         self.save_model(str(staged), _internal_call=True)
@@ -283,6 +298,8 @@ class AlignmentTrainer(Trainer):
         if self.is_world_process_zero():
             self.state.save_to_json(str(staged / "trainer_state.json"))
             same_run.write_stamp(staged, self.config, self._digests, self.accelerator.num_processes)
+            watched = {"nonfinite": self.nonfinite.state(), "divergence": self.divergence.state()}
+            (staged / WATCHED).write_text(json.dumps(watched))
             checkpoints.publish(self.folder, step)
             checkpoints.rotate(self.folder, self.config.training.save_total_limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
@@ -294,6 +311,12 @@ class AlignmentTrainer(Trainer):
             self._save_checkpoint(self.model_wrapped)
 
     def save_method_state(self, folder: Path) -> None:
+    def keep_steps_alone(self) -> None:
+        """`keep_steps` before an error of this process alone: several write a checkpoint together, or none."""
+        self.optimizer.zero_grad()
+        if self.accelerator.num_processes == 1:
+            self.keep_steps()
+
         """Write what a method must find again on resume, beside weights and optimiser; called on every rank."""
 
     def load_method_state(self, folder: Path) -> None:
@@ -324,7 +347,20 @@ class AlignmentTrainer(Trainer):
             keep_rows_until(self.folder / "metrics.jsonl", checkpoints.step_of(checkpoint))
         self.load_method_state(checkpoint)
         return self.train(resume_from_checkpoint=str(checkpoint))
+        if (checkpoint / WATCHED).is_file():  # checkpoints of older versions have none
+            watched = json.loads((checkpoint / WATCHED).read_text())
+            self.nonfinite.load(watched["nonfinite"])
+            self.divergence.load(watched["divergence"])
+        if self.divergence.stopped:  # it ended the run with this checkpoint: no step is left
+            self.args.max_steps = checkpoints.step_of(checkpoint)
 
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train to the end; where the guard stopped it with guard.action=roll_back, go back to a checkpoint before."""
+        found = super().train(*args, **kwargs)
+        if self.roll_back_before is not None and not self.config.training.keep_best:
+            divergence.roll_back(self)
+        return found
 
 class _StopWhenAsked(TrainerCallback):
     """SIGTERM, agreed over ranks after the optimizer step: save, and stop without evaluating."""
@@ -339,7 +375,9 @@ class _StopWhenAsked(TrainerCallback):
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if torch.is_tensor(value) else value
+    """As JSON has it: NaN and infinity are null."""
+    value = value.item() if torch.is_tensor(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def keep_rows_until(file: Path, step: int) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from alignment import disk
 from alignment.errors import UserError
 
 MANIFEST = "complete.json"  # written last: the size of every other file
@@ -34,6 +37,26 @@ def publish(run: Path, step: int) -> Path:
     shutil.rmtree(final, ignore_errors=True)
     staged.rename(final)
     return final
+
+
+@contextmanager
+def disk_named(run: Path, step: int) -> Iterator[None]:
+    """A full disk while the checkpoint of `step` is written inside: what was written is removed, and a UserError."""
+    try:
+        yield
+    except Exception as error:
+        why = disk.full_disk(error)
+        if why is None:
+            raise
+        whole, staged = whole_checkpoints(run), staging_folder(run, step)
+        needed, before = max([disk.size_of(folder) for folder in [*whole[-1:], staged]]), [step_of(f) for f in whole]
+        shutil.rmtree(staged, ignore_errors=True)
+        kept = f"the checkpoint of step {before[-1]} is whole: resume={run}" if before else "there is none before it"
+        raise UserError(
+            f"cannot write the checkpoint of step {step} to {staged.parent}: {why}; it needs about "
+            f"{needed / 1e6:,.0f} MB, {disk.free(run) / 1e6:,.0f} MB are free; {kept}\n"
+            "Mend: free some space, or a lower training.save_total_limit"
+        ) from error
 
 
 def is_whole(folder: Path) -> bool:

@@ -39,6 +39,7 @@ from alignment.trainers.base import keep_rows_until
 from alignment.trainers.guards import Guards
 from alignment.trainers.inputs import Source, TrainingData, load_prompts
 from alignment.trainers.map_units import gathered, token_rows
+from alignment.trainers.out_of_memory import OutOfMemory
 from alignment.trainers.policy import PolicyTrainer
 
 EXPERIENCE = "experience.json"  # in a checkpoint: what the steps left of the phase need
@@ -72,6 +73,7 @@ class OnlineTrainer(PolicyTrainer):
 
     load = staticmethod(load_only_prompts)
     held_out_kind = "prompts"
+    samples_itself = True
     kl_setting: str | None = "kl_coef"  # the loss's setting that weighs the KL; None: it has none
     default_kl = 0.05  # what it is where not given
     no_verdict = "NaN or infinite scores"  # why a prompt may have none
@@ -96,6 +98,9 @@ class OnlineTrainer(PolicyTrainer):
         self.phases = StepSampler(len(self.train_units), settings.prompts, 0, self.config.seed)
         self.phase, self.experience = -1, list[Experience]()
         self.guards = Guards(settings, self._kl_at_start())
+        held_out = self.config.guard.held_out
+        named = {"name": held_out} if isinstance(held_out, str) else held_out
+        self.held_out_reward = over_ranks(as_reward(build_feedback(named))) if named else None
         self.filler = Experience.filler(self.pad_id, self.completions)
         self.phase_metrics: dict[str, float] = {}
         self.progress = 0.0  # share of the run's steps that are taken
@@ -224,6 +229,8 @@ class OnlineTrainer(PolicyTrainer):
             "no_verdict": 1 - len(self.experience) / len(sampled),
             "truncated": 1 - statistics.fmean(finished),
         }
+        if self.held_out_reward is not None:
+            self.phase_metrics["held_out_reward"] = self._held_out_mean(sampled)
         self.guards.look(per_answer, [text for unit in sampled for text in unit.texts])
         if self.guards.stop:
             self.control.should_training_stop = self.control.should_save = True
@@ -238,6 +245,15 @@ class OnlineTrainer(PolicyTrainer):
                     row |= {"answers": unit.texts, "rewards": unit.rewards}
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
+    def _held_out_mean(self, sampled: Sequence[Experience]) -> float:
+        """Mean of the reward that is not trained on, over the phase's answers with a verdict; NaN where none has."""
+        assert self.held_out_reward is not None
+        records = [self.data.records[unit.id] for unit in sampled for _ in unit.texts]
+        texts = [text for unit in sampled for text in unit.texts]
+        scores = self.held_out_reward.score([r.prompt for r in records], texts, [r.meta for r in records])
+        known = [score for score in scores if math.isfinite(score)]
+        return statistics.fmean(known) if known else math.nan
+
     def seed_of(self, phase: int) -> int:
         return self.config.seed * 1_000_003 + phase
 
@@ -250,6 +266,9 @@ class OnlineTrainer(PolicyTrainer):
         if phase != self.phase:
             try:
                 self.collect(phase)
+            except OutOfMemory:
+                self.keep_steps_alone()
+                raise
             except (Interrupted, UserError):  # on all ranks alike
                 self.keep_steps()
                 raise

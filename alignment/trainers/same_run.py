@@ -25,7 +25,7 @@ FREE: tuple[str, ...] = (
     *("recipe", "description", "output_dir", "resume", "traceback", "model.name", "evaluation.", "reference.cache"),
     *("data.path", "data.eval_path", "data.eval_split", "data.eval_limit"),
     *("training.logging_steps", "training.eval_steps", "training.save_steps", "training.save_total_limit"),
-    "training.report_to",
+    *("training.report_to", "training.skip_nonfinite", "guard."),
 )
 # Settings that change how an update is computed and not what it is: allowed, with a note.
 ROUNDING = (

@@ -85,11 +85,13 @@ def test_a_nan_loss_stops_before_the_update_and_names_the_examples(tmp_path: Pat
         return LossOutput(torch.where(pairs.p_chosen < 0.8, values * math.nan, values), {"margin": values.detach()})
 
     pairs = [pair if i != 2 else type(pair)(**{**vars(pair), "p_chosen": 0.7}) for i, pair in enumerate(some_pairs())]
-    trainer = DPOTrainer(config=settings(batch_size=6), train=pairs, eval=pairs, loss=broken, folder=tmp_path)
+    config = settings(batch_size=6, skip_nonfinite=0)
+    trainer = DPOTrainer(config=config, train=pairs, eval=pairs, loss=broken, folder=tmp_path)
     before = [p.detach().clone() for p in trainer.model.parameters()]
     with pytest.raises(UserError, match="NaN or infinite at step 1.*nonfinite.json"):
         trainer.train()
-    assert json.loads((tmp_path / "nonfinite.json").read_text()) == {"step": 1, "examples": ["pair-2"]}
+    noted = json.loads((tmp_path / "nonfinite.json").read_text())
+    assert noted == [{"step": 1, "what": "loss", "examples": ["pair-2"]}]
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
 
 
