@@ -99,9 +99,9 @@ class TrainingConfig:
     keep_best: bool = False  # end with the checkpoint of the best held-out metric
     best_metric: str = "accuracy"
     early_stopping: Optional[int] = None  # stop after so many evaluations without a better one
+    skip_nonfinite: int = 3  # steps in a row with a NaN or infinite loss or gradient that are skipped; one more stops
     report_to: List[str] = field(default_factory=list)  # wandb | tensorboard | trackio
 
-    skip_nonfinite: int = 3  # steps in a row with a NaN or infinite loss or gradient that are skipped; one more stops
 
 @dataclass
 class EvaluationConfig:
@@ -172,8 +172,6 @@ class PITConfig:
 
 
 @dataclass
-class RunConfig:
-@dataclass
 class GuardConfig:
     """Signs that preference training goes wrong, by its metrics, and what is done. A null limit is not looked at."""
 
@@ -186,6 +184,8 @@ class GuardConfig:
     held_out: Any = None  # online: another reward on the same samples, by name or as a section; null: none
 
 
+@dataclass
+class RunConfig:
     """Everything one run needs."""
 
     recipe: str = "custom"
@@ -206,5 +206,5 @@ class GuardConfig:
     ilf: ILFConfig = field(default_factory=ILFConfig)
     pit: PITConfig = field(default_factory=PITConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

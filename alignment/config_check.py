@@ -52,10 +52,10 @@ RANGES = {
     "training.save_steps": (1, math.inf),
     "training.save_total_limit": (1, math.inf),
     "training.early_stopping": (1, math.inf),
-    "evaluation.prompts": (0, math.inf),
     "training.skip_nonfinite": (0, math.inf),
     "guard.rows": (1, math.inf),
     "guard.held_out_looks": (2, math.inf),
+    "evaluation.prompts": (0, math.inf),
     "evaluation.max_new_tokens": (1, math.inf),
     "evaluation.temperature": (0, math.inf),
     "evaluation.batch_size": (1, math.inf),
@@ -85,10 +85,10 @@ OPEN_RANGES = {
     "rollout.opponent_decay": (0, 1, "greater than 0 and less than 1"),
     "rollout.kl_limit": (0, math.inf, "greater than 0"),
     "pit.switch_at": (0, math.inf, "greater than 0"),
-}
     "guard.chosen_logp_drop": (0, math.inf, "greater than 0"),
     "guard.length_ratio": (1, math.inf, "greater than 1"),
     "guard.log_ratio_limit": (0, math.inf, "greater than 0"),
+}
 
 
 def check_values(config: RunConfig) -> None:
@@ -120,11 +120,11 @@ def check_values(config: RunConfig) -> None:
     for name in ("keep_best", "early_stopping"):
         if getattr(training, name) and training.eval_steps is None:
             raise UserError(f"training.{name} needs training.eval_steps=N: there is nothing to compare otherwise")
-    if config.model.objectives and config.method != "reward":
     if config.guard.action == "roll_back" and training.save_steps is None and not training.keep_best:
         raise UserError("guard.action=roll_back needs training.save_steps=N: there is nothing to go back to otherwise")
     if config.guard.log_ratio_limit is not None and "beta" not in config.loss:
         raise UserError("guard.log_ratio_limit needs a loss with loss.beta, whose implicit rewards it divides by it")
+    if config.model.objectives and config.method != "reward":
         raise UserError(f"model.objectives are for recipe=reward, not for the method {config.method}")
     if config.pit.switch == "share" and config.pit.switch_at >= 1:
         raise UserError(f"pit.switch_at={config.pit.switch_at}: with pit.switch=share it is a share, below 1")

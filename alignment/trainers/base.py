@@ -34,13 +34,13 @@ from alignment.models.value_head import without_value_head
 from alignment.trainers import checkpoints, divergence, out_of_memory, same_run
 from alignment.trainers.arguments import training_arguments
 from alignment.trainers.metrics import MetricSums
-from alignment.trainers.termination import TERMINATION, agree
 from alignment.trainers.nonfinite import NonFinite
+from alignment.trainers.termination import TERMINATION, agree
 
 # Tokens of a shared micro-batch that keep the device busy (a GPU, a CPU); beyond them, less padding is worth a pass.
 ENOUGH_TOKENS = (4096, 512)
-
 WATCHED = "watched.json"  # in a checkpoint: what the guards have seen
+
 
 class AlignmentTrainer(Trainer):
     """The loop that every method shares.
@@ -56,8 +56,8 @@ class AlignmentTrainer(Trainer):
 
     held_out_kind = "pairs"  # what a unit is: its name in the summary
     filler_completions = 2  # of a unit
-
     samples_itself = False  # True where the method is trained on its own samples
+
     def __init__(
         self,
         model: Any,
@@ -73,9 +73,9 @@ class AlignmentTrainer(Trainer):
         training = config.training
         if training.eval_steps and not self.eval_units:
             raise UserError("training.eval_steps is set, but there is no held-out data: give data.eval_path")
-        attach(model)
         if config.guard.held_out and not self.samples_itself:
             raise UserError("guard.held_out scores sampled answers, and this method samples none: leave it out")
+        attach(model)
         self.layout, self.layout_note = choose_layout(model, training.layout)
         if training.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -99,10 +99,10 @@ class AlignmentTrainer(Trainer):
         self.examples_in_step = training.batch_size
         self.statistic: torch.Tensor | None = None
         self.sums = MetricSums()
-        self.tokens_since_log = 0
         self.nonfinite = NonFinite(self, training.skip_nonfinite)
         self.divergence = divergence.Divergence(config.guard, config.loss.get("beta"))
         self.roll_back_before: int | None = None  # the step that a rollback must lie before
+        self.tokens_since_log = 0
         self.tokens_seen, self.train_seconds = 0.0, 0.0  # useful tokens of all ranks, time in training steps
         self._seconds_since_log = 0.0
 
@@ -232,11 +232,11 @@ class AlignmentTrainer(Trainer):
                 TERMINATION.raise_if_agreed(self.accelerator)
         means, _ = sums.means(self.accelerator)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
-        self.log(dict(metrics))
         best = self.args.metric_for_best_model
         if best is not None and best not in metrics:
             name = self.config.training.best_metric
             raise UserError(f"training.best_metric={name} is not measured: {nearest(name, means)}")
+        self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -251,11 +251,11 @@ class AlignmentTrainer(Trainer):
             self.train_seconds += self._seconds_since_log
             logs["tokens_per_second"] = host["tokens"] / max(self._seconds_since_log, 1e-9)
             self.sums, self.tokens_since_log, self._seconds_since_log = MetricSums(), 0, 0.0
-        if "train_runtime" in logs:
             if self.nonfinite.loss_unknown:
                 logs["loss"], self.nonfinite.loss_unknown = math.nan, False
             if self.nonfinite.skipped:
                 logs["skipped_steps"] = self.nonfinite.skipped
+        if "train_runtime" in logs:
             return  # Trainer's own summary; ours is summary.json
         super().log(logs, start_time)
         logs["epoch"] = self.passes(self.state.global_step)
@@ -264,9 +264,9 @@ class AlignmentTrainer(Trainer):
             row = {"step": self.state.global_step, **{name: _plain(value) for name, value in logs.items()}}
             with open(self.folder / "metrics.jsonl", "a") as file:
                 file.write(json.dumps(row) + "\n")
-
         if self.is_in_train:
             divergence.look(self, logs)
+
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # Trainer's estimate counts padded input_ids, which a step here does not have
 
@@ -297,9 +297,9 @@ class AlignmentTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             self.state.save_to_json(str(staged / "trainer_state.json"))
-            same_run.write_stamp(staged, self.config, self._digests, self.accelerator.num_processes)
             watched = {"nonfinite": self.nonfinite.state(), "divergence": self.divergence.state()}
             (staged / WATCHED).write_text(json.dumps(watched))
+            same_run.write_stamp(staged, self.config, self._digests, self.accelerator.num_processes)
             checkpoints.publish(self.folder, step)
             checkpoints.rotate(self.folder, self.config.training.save_total_limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
@@ -310,13 +310,13 @@ class AlignmentTrainer(Trainer):
         if step and not checkpoints.checkpoint_folder(self.folder, step).is_dir():
             self._save_checkpoint(self.model_wrapped)
 
-    def save_method_state(self, folder: Path) -> None:
     def keep_steps_alone(self) -> None:
         """`keep_steps` before an error of this process alone: several write a checkpoint together, or none."""
         self.optimizer.zero_grad()
         if self.accelerator.num_processes == 1:
             self.keep_steps()
 
+    def save_method_state(self, folder: Path) -> None:
         """Write what a method must find again on resume, beside weights and optimiser; called on every rank."""
 
     def load_method_state(self, folder: Path) -> None:
@@ -346,14 +346,13 @@ class AlignmentTrainer(Trainer):
             checkpoints.remove_staged(self.folder)
             keep_rows_until(self.folder / "metrics.jsonl", checkpoints.step_of(checkpoint))
         self.load_method_state(checkpoint)
-        return self.train(resume_from_checkpoint=str(checkpoint))
         if (checkpoint / WATCHED).is_file():  # checkpoints of older versions have none
             watched = json.loads((checkpoint / WATCHED).read_text())
             self.nonfinite.load(watched["nonfinite"])
             self.divergence.load(watched["divergence"])
         if self.divergence.stopped:  # it ended the run with this checkpoint: no step is left
             self.args.max_steps = checkpoints.step_of(checkpoint)
-
+        return self.train(resume_from_checkpoint=str(checkpoint))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train to the end; where the guard stopped it with guard.action=roll_back, go back to a checkpoint before."""
@@ -361,6 +360,7 @@ class AlignmentTrainer(Trainer):
         if self.roll_back_before is not None and not self.config.training.keep_best:
             divergence.roll_back(self)
         return found
+
 
 class _StopWhenAsked(TrainerCallback):
     """SIGTERM, agreed over ranks after the optimizer step: save, and stop without evaluating."""
