@@ -13,8 +13,6 @@ from typing import Any
 import torch
 
 from alignment.batching.groups import Group, Unit
-from alignment.batching.microbatch import cut_by_tokens, groups_of
-from alignment.batching.packing import pack
 from alignment.config import ModelConfig
 from alignment.data.example import Message
 from alignment.data.templates import check_tokenizer
@@ -22,9 +20,10 @@ from alignment.errors import UserError
 from alignment.feedback import checks
 from alignment.feedback.chat import ChatSettings
 from alignment.feedback.verdicts import Reply
+from alignment.models.completion_sums import completion_sums
 from alignment.models.layout_check import choose_layout
 from alignment.models.loading import DTYPES, load_model, load_tokenizer, resolve
-from alignment.models.logps import attach, causal_lm, sum_by_completion, token_logps
+from alignment.models.logps import attach, causal_lm
 from alignment.models.precision import AUTO
 from alignment.rollouts.sample import sample
 
@@ -93,7 +92,6 @@ class LocalChat:
             replies[i] = Reply(answer.text, None if answer.finished else "cut off")
         return replies
 
-    @torch.no_grad()
     def word_probabilities(
         self, conversations: Sequence[list[Message]], leads: Sequence[str], words: Sequence[str]
     ) -> list[list[float] | None]:
@@ -106,12 +104,10 @@ class LocalChat:
                 units.append(Unit(str(number), (Group(tuple(prompt), tuple(completions)),)))
         self.counts["requests"] += len(units)
         found: list[list[float] | None] = [None] * len(conversations)
-        for piece in cut_by_tokens(units, self.settings.token_budget, self.layout):
-            batch = pack(groups_of(piece), self.layout, self.tokenizer.pad_token_id)
-            batch = batch.to(next(self.model.parameters()).device)
-            logps = sum_by_completion(token_logps(self.model, batch), batch).view(len(piece), len(words)).tolist()
-            for unit, row in zip(piece, logps, strict=True):
-                found[int(unit.id)] = among(row, unit.groups[0].completions)
+        pad, budget = self.tokenizer.pad_token_id, self.settings.token_budget
+        sums = completion_sums(self.model, units, self.layout, pad, token_budget=budget)
+        for unit, row in zip(units, sums, strict=True):
+            found[int(unit.id)] = among(row, unit.groups[0].completions)
         return found
 
 

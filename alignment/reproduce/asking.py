@@ -6,25 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from alignment.batching.groups import Group, Unit
-from alignment.batching.microbatch import cut_by_tokens, groups_of
-from alignment.batching.packing import pack
 from alignment.batching.units import prompt_ids
 from alignment.config import DataConfig, ModelConfig
 from alignment.data.example import Message
 from alignment.launch.quiet import quiet_libraries
 from alignment.models.adapters import is_adapted, load_beside
+from alignment.models.completion_sums import completion_sums
 from alignment.models.layout_check import choose_layout
 from alignment.models.loading import load_tokenizer
 from alignment.models.logps import attach
-from alignment.models.reference import AdapterOff, reference_sums
+from alignment.models.reference import AdapterOff
 from alignment.reproduce.lab import Answers, Sampled
 from alignment.rollouts.sampler import PolicySampler, Rollout
 from alignment.rollouts.sampling import SamplingSettings
-
-TOKEN_BUDGET = 4096
 
 
 def ask(model: str | Path, prompts: Sequence[list[Message]], sampled: Sampled) -> Answers:
@@ -46,18 +41,13 @@ def ask(model: str | Path, prompts: Sequence[list[Message]], sampled: Sampled) -
     return Answers(rows([r.text for r in rollouts]), rows([len(r.completion) for r in rollouts]), rows(ratios))
 
 
-@torch.no_grad()
 def under_base(policy: Any, pad_id: int, rollouts: Sequence[Rollout], temperature: float) -> list[float]:
     """Summed log-probs of the rollouts with the policy's adapter off, nats."""
     attach(policy)
     layout, _ = choose_layout(policy, "shared")
-    reference = AdapterOff(policy)
     units = [Unit(str(at), (Group(each.prompt, (each.completion,)),)) for at, each in enumerate(rollouts)]
-    found: dict[str, float] = {}
-    for piece in cut_by_tokens(units, TOKEN_BUDGET, layout):
-        sums = reference_sums(reference, policy, pack(groups_of(piece), layout, pad_id), temperature)
-        found |= {unit.id: value for unit, value in zip(piece, sums.tolist(), strict=True)}
-    return [found[unit.id] for unit in units]
+    with AdapterOff(policy).active(policy) as base:
+        return [logp for (logp,) in completion_sums(base, units, layout, pad_id, temperature)]
 
 
 def scored(

@@ -81,8 +81,3 @@ def _groups(prompts: Sequence[Hashable]) -> np.ndarray:
     """Equal names as equal whole numbers, shape (n,)."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(name, len(numbers)) for name in prompts], dtype=np.int64)
-
-
-def as_outcomes(signs: Sequence[float]) -> list[float | None]:
-    """What `alignment.evaluation.win_lose.outcomes` gives (1, 0, -1 or NaN) as outcomes: 1, 0.5, 0 or None."""
-    return [None if math.isnan(sign) else (1.0 + sign) / 2.0 for sign in signs]

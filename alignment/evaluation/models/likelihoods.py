@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
+from typing import NamedTuple
 
 from alignment.batching.groups import Group, Unit
-from alignment.batching.microbatch import cut_by_tokens, groups_of
-from alignment.batching.packing import pack
 from alignment.errors import UserError
-from alignment.evaluation.files import json_lines
 from alignment.evaluation.models.answers import Answers
+from alignment.evaluation.models.kept import kept_values
 from alignment.evaluation.models.prompts import PromptSet, digest
 from alignment.evaluation.models.sampled import slug
 from alignment.evaluation.models.weights import Weights
-from alignment.models.logps import sum_by_completion, token_logps
+from alignment.models.completion_sums import completion_sums
 from alignment.resumable import OneProcess
 
 VERSION = 1  # raised where what is stored changes its meaning
-TOKEN_BUDGET = 4096  # of one forward pass
-ROWS_AT_ONCE = 64  # prompts, or pieces of text, scored and written together
 PIECE_BYTES = 1000  # of held-out text, scored as a whole: no more tokens than the smallest models have positions
 
 
@@ -55,16 +48,14 @@ def answer_logps(
     path = folder / "likelihoods" / f"{answers.key}-under-{slug(under.spec)}-{digest(settings)}.jsonl"
     rows = [at for at, said in enumerate(answers.said) if said]
 
-    def units(chosen: Sequence[int]) -> list[Unit]:
-        return [
-            Unit(
-                str(at), (Group(tuple(under.encode(asked.prompts[at])), tuple(s.ids or () for s in answers.said[at])),)
-            )
-            for at in chosen
-        ]
+    def group(at: int) -> Group:
+        return Group(tuple(under.encode(asked.prompts[at])), tuple(said.ids or () for said in answers.said[at]))
+
+    def summed(chosen: Sequence[int]) -> list[list[float]]:
+        return _summed(under, [Unit(str(at), (group(at),)) for at in chosen], temperature or 1.0)
 
     what = f"scoring {answers.of.name} under {under.spec}"
-    found = _kept(path, {**settings, "answers": answers.key}, what, under, rows, units, processes)
+    found = kept_values(path, {**settings, "answers": answers.key}, what, "logps", rows, summed, processes)
     logps: list[list[float]] = [[] for _ in answers.said]
     for at, row in zip(rows, found, strict=True):
         logps[at] = row
@@ -88,10 +79,11 @@ def held_out_text(file: Path, under: Weights, folder: Path, processes: OneProces
     settings = {"command": "eval", "version": VERSION, "under": under.key, "temperature": 1.0, "text": digest(pieces)}
     path = folder / "held_out" / f"{slug(under.spec)}-{digest(settings)}.jsonl"
 
-    def units(chosen: Sequence[int]) -> list[Unit]:
-        return [Unit(str(at), (Group((start,), (ids[at],)),)) for at in chosen]
+    def summed(chosen: Sequence[int]) -> list[list[float]]:
+        return _summed(under, [Unit(str(at), (Group((start,), (ids[at],)),)) for at in chosen])
 
-    found = _kept(path, settings, f"reading under {under.spec}", under, range(len(pieces)), units, processes)
+    what, rows = f"reading under {under.spec}", range(len(pieces))
+    found = kept_values(path, settings, what, "logps", rows, summed, processes)
     return Text([-row[0] for row in found], [len(row) for row in ids], [len(piece.encode()) for piece in pieces])
 
 
@@ -125,41 +117,6 @@ def text_pieces(text: str) -> list[str]:
     return pieces
 
 
-def _kept(
-    path: Path,
-    settings: dict[str, Any],
-    what: str,
-    under: Weights,
-    rows: Sequence[int],
-    units: Callable[[Sequence[int]], list[Unit]],
-    processes: OneProcess | None,
-) -> list[list[float]]:
-    """Summed log-probs of each row's completions, out of the file `path`, which is made or gone on with."""
-    processes = processes or OneProcess()
-    file = processes.file(path, settings)
-    pieces = [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
-    try:
-        with processes.progress(what, file.totals["rows"], len(rows)) as advance:
-            for first in range(file.batches, len(pieces), processes.size):
-                mine = first + processes.rank
-                made = [_summed(under, units(pieces[mine]), settings["temperature"])] if mine < len(pieces) else []
-                for sums in processes.gathered(made):
-                    file.add([{"logps": row} for row in sums], Counter(rows=len(sums)))
-                    advance(len(sums))
-                processes.after_batch()
-    finally:
-        file.close()
-    return [row["logps"] for row in json_lines(path)]
-
-
-@torch.no_grad()
-def _summed(under: Weights, units: Sequence[Unit], temperature: float) -> list[list[float]]:
-    """Summed log-probs of the completions of each unit, in order."""
+def _summed(under: Weights, units: Sequence[Unit], temperature: float = 1.0) -> list[list[float]]:
     model, layout = under.scorer
-    found: dict[str, list[float]] = {}
-    for piece in cut_by_tokens(units, TOKEN_BUDGET, layout):
-        batch = pack(groups_of(piece), layout, under.tokenizer.pad_token_id or 0).to(model.device)
-        sums = sum_by_completion(token_logps(model, batch, temperature), batch).cpu()
-        for unit, row in zip(piece, sums.split([unit.completions for unit in piece]), strict=True):
-            found[unit.id] = row.tolist()
-    return [found[unit.id] for unit in units]
+    return completion_sums(model, units, layout, under.tokenizer.pad_token_id, temperature)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment.evaluation.metrics.win_rates import WinRate, as_outcomes, win_rate
+from alignment.evaluation.metrics.win_rates import WinRate, win_rate
 from alignment.evaluation.win_lose import win_lose
 
 
@@ -61,9 +61,7 @@ def test_nothing_known() -> None:
 
 def test_the_same_as_win_lose() -> None:
     signs = [1.0, 1.0, -1.0, 0.0, math.nan, -1.0, 1.0, 0.0]
-    outcomes = as_outcomes(signs)
-    assert outcomes == [1.0, 1.0, 0.0, 0.5, None, 0.0, 1.0, 0.5]
-    one = win_rate(outcomes)
+    one = win_rate([(1.0 + sign) / 2.0 for sign in signs])
     other = win_lose(signs, [[{"role": "user", "content": str(row)}] for row in range(8)])
     assert one.rate == pytest.approx((1 + other.difference) / 2) and one.no_verdict == other.no_verdict
     assert one.wins == other.win * other.answers and one.losses == other.lose * other.answers

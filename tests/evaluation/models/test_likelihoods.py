@@ -98,7 +98,7 @@ def test_log_probs_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     answers.said[1] = []  # a prompt without an answer
     wanted = answer_logps(answers, asked, policy, 1.0, tmp_path)  # type: ignore[arg-type]
     assert [len(row) for row in wanted] == [3, 0]
-    monkeypatch.setattr(module, "token_logps", None)
+    monkeypatch.setattr(module, "completion_sums", None)
     assert answer_logps(answers, asked, policy, 1.0, tmp_path) == wanted  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         answer_logps(answers, asked, policy, 0.5, tmp_path)  # type: ignore[arg-type]
