@@ -52,6 +52,8 @@ class DataConfig:
 
 
 @dataclass
+    workers: Optional[int] = None  # processes that prepare a large set; null: one for each core
+    cache: Any = True  # of a large set, prepared, by content: true: in the user's cache folder; a folder; false: none
 class PeftConfig:
     """Which weights are trained: `lora` adapters, or `none` for all weights."""
 

@@ -38,6 +38,7 @@ RANGES = {
     "data.max_completion_length": (1, math.inf),
     "peft.r": (1, math.inf),
     "peft.dropout": (0, 0.99),
+    "data.workers": (1, math.inf),
     "reference.update_steps": (1, math.inf),
     "training.learning_rate": (1e-12, 1),
     "training.batch_size": (1, math.inf),
@@ -128,8 +129,10 @@ def check_values(config: RunConfig) -> None:
         raise UserError(f"model.objectives are for recipe=reward, not for the method {config.method}")
     if config.pit.switch == "share" and config.pit.switch_at >= 1:
         raise UserError(f"pit.switch_at={config.pit.switch_at}: with pit.switch=share it is a share, below 1")
-    if not isinstance(config.reference.cache, (bool, str)):
-        raise UserError(f"reference.cache={config.reference.cache}: true, false or a folder is needed")
+    for key in ("reference.cache", "data.cache"):
+        if not isinstance(_get(config, key), (bool, str)):
+            raise UserError(f"{key}={_get(config, key)}: true, false or a folder is needed")
+    _check_quantisation(config)
     if config.reference.kind == "adapter_off" and config.peft.method == "none":
         raise UserError("reference.kind=adapter_off needs peft=lora; with peft=none use frozen_copy (or auto)")
     if config.reference.update_steps is not None:

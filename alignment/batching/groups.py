@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
+
+DIGEST_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class Unit:
     def tokens(self, layout: str) -> int:
         """What the model computes for the groups in `layout`, padding aside."""
         return self.useful_tokens if layout == "shared" else sum(sum(group.padded_lengths) for group in self.groups)
+
+    def digest(self) -> bytes:
+        """DIGEST_BYTES that tell its content from another's: token ids and values, not its id."""
+        content = repr((self.groups, self.aside, sorted(self.values.items())))
+        return hashlib.blake2b(content.encode(), digest_size=DIGEST_BYTES).digest()
 
     @property
     def completions(self) -> int:

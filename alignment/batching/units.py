@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import PurePath
 from typing import Any
 
 from alignment.batching.groups import Group, Unit
 from alignment.config import DataConfig
 from alignment.data.example import Message
-from alignment.data.templates import encode_pair, encode_prompt
+from alignment.data.templates import encode_answers, encode_prompt
 from alignment.data.views import Demonstration, Pair, Prompt, Unpaired
 from alignment.errors import UserError
 
@@ -31,6 +31,12 @@ class TokenCounts:
     references_cut: int = 0  # answers to be improved that were cut, and marked, in their prompt
     judged_part_cut: list[str] = field(default_factory=list)  # ids: what the judgment is about lies behind the cut
 
+    def add(self, other: TokenCounts) -> None:
+        """Count another piece of the same data in."""
+        for each in fields(self):
+            if each.name != "kind":
+                setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
     def as_dict(self) -> dict[str, int]:
         more = {name: len(getattr(self, name)) for name in ("empty", "judgment_too_long", "judged_part_cut")}
         more["references_cut"] = self.references_cut
@@ -42,6 +48,14 @@ class TokenCounts:
             "turns_in_answer": len(self.turns_in_answer),
             **{reason: count for reason, count in more.items() if count},
         }
+
+
+class NothingLeft(UserError):
+    """No unit is left; `counts` says why."""
+
+    def __init__(self, message: str, counts: TokenCounts) -> None:
+        super().__init__(message)
+        self.counts = counts
 
 
 def pair_units(
@@ -205,13 +219,12 @@ def encode_group(
     if any(message["role"] == "user" for answer in answers for message in answer):
         counts.turns_in_answer.append(name)  # its tokens would be trained as if the model should say them
         return None
-    encoded = [encode_pair(tokenizer, prompt, answer, data.template) for answer in answers]
-    ids = encoded[0][0]
+    ids, encoded = encode_answers(tokenizer, prompt, answers, data.template)
     if _too_long(name, ids, data, counts):
         return None
     limit = data.max_completion_length
-    counts.truncated += any(len(completion) > limit for _, completion in encoded)
-    return Group(tuple(ids), tuple(tuple(completion[:limit]) for _, completion in encoded))
+    counts.truncated += any(len(completion) > limit for completion in encoded)
+    return Group(tuple(ids), tuple(tuple(completion[:limit]) for completion in encoded))
 
 
 def _too_long(name: str, ids: Sequence[int], data: DataConfig, counts: TokenCounts) -> bool:
@@ -227,17 +240,18 @@ def _too_long(name: str, ids: Sequence[int], data: DataConfig, counts: TokenCoun
 
 
 def checked(units: list[Unit], given: int, data: DataConfig, counts: TokenCounts) -> list[Unit]:
-    """`units`, counted as kept. Raises UserError where of the `given` ones none is left."""
+    """`units`, counted as kept. Raises NothingLeft where of the `given` ones none is left."""
     counts.kept = len(units)
     if not units:
         judgments, behind = len(counts.judgment_too_long), len(counts.judged_part_cut)
-        raise UserError(
+        raise NothingLeft(
             f"no {counts.kind.rstrip('s')} is left of {given}: "
             f"{len(counts.prompt_too_long)} prompts{f', and {judgments} with a judgment,' if judgments else ''} over "
             f"data.max_prompt_length={data.max_prompt_length}, {len(counts.same_after_cut)} equal "
             f"{f'and {behind} with what is judged cut off ' if behind else ''}within "
             f"data.max_completion_length={data.max_completion_length}, {len(counts.turns_in_answer)} with a user's "
-            "turn in the answer"
+            "turn in the answer",
+            counts,
         )
     return units
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,22 @@ from alignment.errors import UserError, nearest
 
 @dataclass
 class Source:
-    """Something with rows: its name for reports, and the rows."""
+    """Something with rows: its name for reports, the rows, and what tells whether they are the same as before."""
 
     name: str
     rows: Iterable[RawRow]
+    size: int = 0  # bytes, roughly; 0 where it is not known
+    content: Path | str | None = None  # a file, or a fingerprint
+
+    def mark(self) -> str | None:
+        """A digest of the content; None where it cannot be told without reading the rows."""
+        if not isinstance(self.content, Path):
+            return self.content
+        digest = hashlib.blake2b(digest_size=16)
+        with self.content.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+        return digest.hexdigest()
 
 
 def resolve(path: str, split: str) -> list[Source]:
@@ -59,7 +72,7 @@ def resolve(path: str, split: str) -> list[Source]:
 def _source(file: Path, split: str) -> Source:
     if kind_of(file) is None:
         raise UserError(f"{file}: unknown kind of file; known are {', '.join(SUFFIXES)}, each also with .gz")
-    return Source(str(file), read_rows(file, split))
+    return Source(str(file), read_rows(file, split), file.stat().st_size, file)
 
 
 def _files_of(folder: Path, split: str) -> list[Path]:
@@ -112,7 +125,7 @@ def _hub(path: str, split: str) -> Source:
             f"{_missing(Path(path))}, and it could not be had from the hub as a data set: "
             f"{type(error).__name__}: {reason[0][:200] if reason else 'no reason given'}"
         ) from error
-    return Source(path, _hub_rows(found))
+    return _data_set(path, found)
 
 
 def _saved(folder: Path, split: str) -> Source:
@@ -127,7 +140,11 @@ def _saved(folder: Path, split: str) -> Source:
         if split not in found:
             raise UserError(f"{folder}: no split '{split}'; there are {', '.join(found)}")
         found = found[split]
-    return Source(str(folder), _hub_rows(found))
+    return _data_set(str(folder), found)
+
+
+def _data_set(name: str, found: Any) -> Source:
+    return Source(name, _hub_rows(found), found.data.nbytes, found._fingerprint)
 
 
 def _hub_rows(found: Any) -> Iterator[RawRow]:

@@ -60,32 +60,42 @@ def encode_prompt(tokenizer: Any, prompt: list[Message], template: str = "chat")
 def encode_pair(
     tokenizer: Any, prompt: list[Message], completion: list[Message], template: str = "chat"
 ) -> tuple[list[int], list[int]]:
-    """Token ids of a prompt and of one completion, end-of-turn token included.
+    """`encode_answers` of a prompt with one completion: (prompt_ids, completion_ids)."""
+    prompt_ids, (completion_ids,) = encode_answers(tokenizer, prompt, [completion], template)
+    return prompt_ids, completion_ids
+
+
+def encode_answers(
+    tokenizer: Any, prompt: list[Message], completions: Sequence[list[Message]], template: str = "chat"
+) -> tuple[list[int], list[list[int]]]:
+    """Token ids of a prompt and of each of its completions, end-of-turn token included.
 
     Returns:
-        (prompt_ids, completion_ids); their concatenation is what the model sees.
+        (prompt_ids, ids of each completion); the prompt's followed by a completion's is what the model sees.
 
     Raises:
         UserError: the template writes the prompt differently once an answer follows it.
     """
     if template == "raw":
         prompt_ids = encode_prompt(tokenizer, prompt, "raw")
-        completion_ids = _plain_ids(tokenizer, _raw_text(completion))
-    else:
-        before = _render(tokenizer, prompt, add_generation_prompt=True)
-        whole = _render(tokenizer, prompt + completion, add_generation_prompt=False)
+        found = [_plain_ids(tokenizer, _raw_text(completion)) for completion in completions]
+        return prompt_ids, [_end_at_turn(tokenizer, ids) for ids in found]
+    before = _render(tokenizer, prompt, add_generation_prompt=True)
+    wholes = [_render(tokenizer, prompt + completion, add_generation_prompt=False) for completion in completions]
+    for whole in wholes:
         if not whole.startswith(before):
             raise UserError(
                 "the chat template is not prefix-stable: with an answer behind it, the prompt is written differently"
                 f" ({_first_difference(before, whole)}). Give model.chat_template=FILE.jinja, or data.template=raw"
             )
-        prompt_ids = _plain_ids(tokenizer, before)
-        whole_ids = _plain_ids(tokenizer, whole)
-        if whole_ids[: len(prompt_ids)] == prompt_ids:
-            completion_ids = whole_ids[len(prompt_ids) :]
+    prompt_ids, *whole_ids = tokenizer([before, *wholes], add_special_tokens=False)["input_ids"]
+    found = []
+    for whole, ids in zip(wholes, whole_ids, strict=True):
+        if ids[: len(prompt_ids)] == prompt_ids:
+            found.append(ids[len(prompt_ids) :])
         else:  # a token spans the border: sampling starts behind the prompt's ids, so training must, too
-            completion_ids = _plain_ids(tokenizer, whole[len(before) :])
-    return prompt_ids, _end_at_turn(tokenizer, completion_ids)
+            found.append(_plain_ids(tokenizer, whole[len(before) :]))
+    return prompt_ids, [_end_at_turn(tokenizer, ids) for ids in found]
 
 
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[tuple[str, int]]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from alignment.batching.groups import Group, Unit
 from alignment.batching.packing import Batch
+from alignment.batching.stored import digests
 from alignment.batching.units import prompt_ids
 from alignment.data.example import Message
 from alignment.errors import UserError
@@ -35,7 +36,6 @@ from alignment.models.logps import sum_by_completion, token_logps
 from alignment.models.reference import reference_sums
 from alignment.rollouts.sample import Answer
 from alignment.trainers.map_units import Value, sampled_answers, score_units
-from alignment.trainers.same_run import digests
 
 
 @dataclass

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.batching.groups import Unit
+from alignment.batching.stored import digests
 from alignment.data.readers import load_examples
 from alignment.data.views import pairs
 from alignment.errors import UserError
@@ -18,7 +19,6 @@ from alignment.evaluation.end_of_run import digest_of
 from alignment.evaluation.statistics import paired_difference, share_interval
 from alignment.trainers.inputs import sampled
 from alignment.trainers.map_units import score_units
-from alignment.trainers.same_run import digests
 
 
 @dataclass

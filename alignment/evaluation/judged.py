@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from alignment.batching.groups import Group, Unit
 from alignment.batching.judged import answer_text, span_of_tokens, without_end, wrong_span
 from alignment.batching.packing import Batch
+from alignment.batching.stored import digests
 from alignment.batching.units import TokenCounts, encode_group, prompt_ids
 from alignment.data.example import Example, Message
 from alignment.data.readers import load_examples
@@ -31,7 +32,6 @@ from alignment.models.logps import token_logps
 from alignment.trainers.inputs import sampled
 from alignment.trainers.judged_detection import detect
 from alignment.trainers.map_units import token_rows
-from alignment.trainers.same_run import digests
 
 Measured = dict[str, list[float]]  # one number a held-out answer, NaN where it has none
 HIGHLIGHTED = 20  # training answers that the report shows with what the untrained model detects in them

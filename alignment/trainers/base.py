@@ -25,6 +25,7 @@ from alignment.batching.microbatch import cut_by_tokens, groups_of
 from alignment.batching.packing import Batch, pack
 from alignment.batching.steps import StepSampler, balanced, steps_of
 from alignment.config import RunConfig
+from alignment.batching.stored import digests, lengths_of
 from alignment.errors import Interrupted, UserError, nearest
 from alignment.losses.pairwise import LossOutput
 from alignment.models.layout_check import choose_layout
@@ -69,7 +70,7 @@ class AlignmentTrainer(Trainer):
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         self.config, self.folder = config, folder
-        self.train_units, self.eval_units = list(train), list(evaluation)
+        self.train_units, self.eval_units = train, evaluation
         training = config.training
         if training.eval_steps and not self.eval_units:
             raise UserError("training.eval_steps is set, but there is no held-out data: give data.eval_path")
@@ -139,7 +140,7 @@ class AlignmentTrainer(Trainer):
             self.config.seed,
             self.accelerator.process_index,
             self.accelerator.num_processes,
-            [unit.tokens(self.layout) for unit in self.train_units],
+            lengths_of(self.train_units, self.layout),
         )
         # Its own generator: the loader draws a seed at every start, which would shift the model's dropout on resume.
         generator = torch.Generator().manual_seed(self.config.seed)
@@ -190,7 +191,7 @@ class AlignmentTrainer(Trainer):
 
     def share(self, units: Sequence[Any]) -> list[Any]:
         """This rank's units of `units`, in order: all ranks have nearly the same number of tokens."""
-        shares = balanced([unit.tokens(self.layout) for unit in units], self.accelerator.num_processes)
+        shares = balanced(lengths_of(units, self.layout), self.accelerator.num_processes)
         return [units[place] for place in shares[self.accelerator.process_index]]
 
     def micro_batches(self, units: Sequence[Unit]) -> list[list[Unit]]:
@@ -331,7 +332,7 @@ class AlignmentTrainer(Trainer):
 
     @functools.cached_property
     def _digests(self) -> list[str]:
-        return same_run.digests(self.train_units)
+        return digests(self.train_units)
 
     def resume(self, checkpoint: Path) -> Any:
         """Go on from a whole checkpoint.

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import math
 import random
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.batching.groups import Unit
 from alignment.batching.improvements import Showing, improvement_units, reference_units
 from alignment.batching.judged import Form, judged_units
+from alignment.batching.stored import StoredUnits
 from alignment.batching.units import TokenCounts, answer_units, demonstration_units, pair_units, prompt_units
 from alignment.config import PARTS, DataConfig, RunConfig
 from alignment.data.example import Message
+from alignment.data.examples import Examples
 from alignment.data.judgment_prompts import JudgmentTemplate
 from alignment.data.readers import load_examples
 from alignment.data.templates import check_tokenizer
+from alignment.data.viewed import ById, Read, Viewed, prompt_hash
 from alignment.data.views import (
     Demonstration,
     Improvement,
@@ -42,7 +49,9 @@ from alignment.data.views import (
 from alignment.errors import UserError
 from alignment.models.adapters import add_adapter, is_adapted
 from alignment.models.loading import load_model, load_tokenizer
+from alignment.trainers import preparation
 
+COUNTS, UNITS = "counts.json", "units.arrow"  # of what is prepared on disk
 Source = Any  # a path or mixture of paths, Examples, or a list of pairs or labelled answers
 
 
@@ -66,12 +75,12 @@ def load_policy(
 class TrainingData:
     """Units of token ids for training and holding out, prompts to answer, and what was left out on the way."""
 
-    train: list[Unit]
-    evaluation: list[Unit]
+    train: Sequence[Unit]
+    evaluation: Sequence[Unit]
     prompts: list[list[Message]]  # held-out, without repeats
-    records: dict[str, Any]  # what was read for training, by id
+    records: Any  # what was read for training, by id: a mapping
     counts: dict[str, Any] = field(default_factory=dict)
-    held_out: list[Any] = field(default_factory=list)  # what was read and held out
+    held_out: Sequence[Any] = field(default_factory=list)  # what was read and held out
 
 
 @dataclass(frozen=True)
@@ -79,19 +88,23 @@ class View:
     """How examples are read, and how what was read becomes units of token ids."""
 
     record: type  # Pair, Unpaired, …; a list of these is taken as it is
-    read: Callable[[Iterable[Any]], tuple[list[Any], dict[str, int]]]
+    read: Read
     units: Callable[..., tuple[list[Unit], TokenCounts]]
     noun: str
     thin: Callable[[list[Any]], tuple[list[Any], dict[str, int]]] | None = None  # leaves out some of the training ones
+    # Whether a record, and its unit, depends on one example alone: then a large set need not be in memory.
+    by_example: bool = False
 
 
-Read = tuple[list[Any], list[Any], dict[str, Any]]  # records to train on, records to hold out, and what was left out
+# Records to train on, records to hold out, and what was left out.
+Records = tuple[Sequence[Any], Sequence[Any], dict[str, Any]]
+PAIRS = View(Pair, pairs, pair_units, "pair", by_example=True)
 PROMPTS = View(Prompt, prompts, prompt_units, "prompt")
 
 
 def load_pairs(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig) -> TrainingData:
     """Read, view as pairs, hold out, and tokenise."""
-    return load_view(train, evaluation, tokenizer, config, View(Pair, pairs, pair_units, "pair"))
+    return load_view(train, evaluation, tokenizer, config, PAIRS)
 
 
 def load_answers(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig) -> TrainingData:
@@ -102,9 +115,8 @@ def load_answers(train: Source, evaluation: Source, tokenizer: Any, config: RunC
 
 def load_demonstrations(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig) -> TrainingData:
     """The same for answers to imitate."""
-    return load_view(
-        train, evaluation, tokenizer, config, View(Demonstration, demonstrations, demonstration_units, "answer")
-    )
+    view = View(Demonstration, demonstrations, demonstration_units, "answer", by_example=True)
+    return load_view(train, evaluation, tokenizer, config, view)
 
 
 def load_prompts(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig) -> TrainingData:
@@ -112,7 +124,7 @@ def load_prompts(train: Source, evaluation: Source, tokenizer: Any, config: RunC
     return load_view(train, evaluation, tokenizer, config, PROMPTS)
 
 
-def read_prompts(config: RunConfig) -> Read:
+def read_prompts(config: RunConfig) -> Records:
     """The prompts that config.data names, each once."""
     return read_view(None, None, config, PROMPTS)
 
@@ -125,7 +137,7 @@ def load_judged(
     return load_view(train, evaluation, tokenizer, config, view)
 
 
-def read_judged(config: RunConfig) -> Read:
+def read_judged(config: RunConfig) -> Records:
     """The answers with a written judgment that config.data names, before they are token ids."""
     return read_view(None, None, config, _judged_view(config, judged_units))
 
@@ -142,7 +154,8 @@ def load_improvements(
 ) -> TrainingData:
     """The same for pairs as a reference answer and a better one."""
     units = functools.partial(improvement_units, showing=showing)
-    return load_view(train, evaluation, tokenizer, config, View(Improvement, improvements, units, "improvement"))
+    view = View(Improvement, improvements, units, "improvement", by_example=True)
+    return load_view(train, evaluation, tokenizer, config, view)
 
 
 def load_reference_answers(
@@ -155,8 +168,22 @@ def load_reference_answers(
 
 
 def load_view(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig, view: View) -> TrainingData:
-    """What `view` makes of the training and the held-out source. None stands for the paths of config.data."""
+    """What `view` makes of the training and the held-out source. None stands for the paths of config.data.
+
+    A large set is prepared on disk, once for all starts and ranks (`trainers/preparation.py`).
+    """
+    place = preparation.place_of(train, evaluation, tokenizer, config, view)
+    if place is not None and preparation.once(
+        place, lambda into: _store(read_view(train, evaluation, config, view), into, tokenizer, config, view)
+    ):
+        return _stored(place, view)
     found, held_out, counts = read_view(train, evaluation, config, view)
+    if isinstance(found, Viewed):
+        folder = Path(tempfile.mkdtemp(prefix="alignment-prepared-"))
+        _store((found, held_out, counts), folder, tokenizer, config, view)
+        data = _stored(folder, view)
+        weakref.finalize(data, shutil.rmtree, folder, ignore_errors=True)  # what is mapped stays readable
+        return data
     train_units, tokens = view.units(found, tokenizer, config.data)
     counts["train"] |= tokens.as_dict()
     eval_units: list[Unit] = []
@@ -167,16 +194,43 @@ def load_view(train: Source, evaluation: Source, tokenizer: Any, config: RunConf
     return TrainingData(train_units, eval_units, distinct_prompts(held_out), records, counts, held_out)
 
 
-def read_view(train: Source, evaluation: Source, config: RunConfig, view: View) -> Read:
+def _store(read: Records, folder: Path, tokenizer: Any, config: RunConfig, view: View) -> bool:
+    """Write records and units into `folder`; False, and nothing written, where they are few."""
+    found, held_out, counts = read
+    if not isinstance(found, Viewed):
+        return False
+    for name, records in (("train", found), ("eval", held_out)):
+        if isinstance(records, Viewed) and len(records):
+            records.save(folder / name)
+            tokens = preparation.store_units(folder / name / UNITS, records, view.units, tokenizer, config.data)
+            counts[name] = counts.get(name, {}) | tokens.as_dict()
+    (folder / COUNTS).write_text(json.dumps(counts))
+    return True
+
+
+def _stored(folder: Path, view: View) -> TrainingData:
+    """What `_store` wrote."""
+    counts = json.loads((folder / COUNTS).read_text())
+    found, units = Viewed.open(folder / "train", view.read), StoredUnits(folder / "train" / UNITS)
+    if not (folder / "eval").is_dir():
+        return TrainingData(units, [], [], ById(found), counts, [])
+    held_out = Viewed.open(folder / "eval", view.read)
+    eval_units = StoredUnits(folder / "eval" / UNITS)
+    return TrainingData(units, eval_units, distinct_prompts(held_out), ById(found), counts, held_out)
+
+
+def read_view(train: Source, evaluation: Source, config: RunConfig, view: View) -> Records:
     """The records behind `load_view`: read, held out, thinned and limited as config.data says."""
     data, counts = config.data, {}
     train = data.path if train is None else train
     evaluation = data.eval_path if evaluation is None else evaluation
     if train is None:
         raise UserError("no data: give data=everyday or data.path=FILE|FOLDER|HUB_ID")
-    found, counts["train"] = _read(train, data, data.split, config.seed, view)
+    few = math.inf if _are_records(evaluation, view) else preparation.LARGE  # both are on disk, or none is
+    found, counts["train"] = _read(train, data, data.split, config.seed, view, few)
     if evaluation is not None:
-        held_out, counts["eval"] = _read(evaluation, data, data.eval_split, config.seed, view)
+        few = 0 if isinstance(found, Viewed) else math.inf
+        held_out, counts["eval"] = _read(evaluation, data, data.eval_split, config.seed, view, few)
     else:
         found, held_out = split_by_prompt(found, data.eval_fraction)
     if data.part is not None:  # behind the held-out ones, which are the same for every part
@@ -188,9 +242,11 @@ def read_view(train: Source, evaluation: Source, config: RunConfig, view: View) 
     return sampled(found, data.limit, config.seed), sampled(held_out, data.eval_limit, config.seed), counts
 
 
-def _read(source: Source, data: DataConfig, split: str, seed: int, view: View) -> tuple[list[Any], dict[str, Any]]:
-    is_list = isinstance(source, Sequence) and not isinstance(source, str)
-    if is_list and all(isinstance(item, view.record) for item in source):
+def _read(
+    source: Source, data: DataConfig, split: str, seed: int, view: View, few: float
+) -> tuple[Sequence[Any], dict[str, Any]]:
+    """The records of one source, in memory where it has no more than `few` examples."""
+    if _are_records(source, view):
         return list(source), {}
     counts: dict[str, Any] = {}
     examples: Iterable[Any] = source
@@ -198,7 +254,11 @@ def _read(source: Source, data: DataConfig, split: str, seed: int, view: View) -
         loaded = load_examples(source, format=data.format, split=split, on_bad_row=data.on_bad_row, seed=seed)
         examples = loaded.examples
         counts = {"rows": loaded.report.rows_read, "skipped": len(loaded.report.skipped)}
-    found, left_out = view.read(examples)
+    found: Sequence[Any]
+    if view.by_example and isinstance(examples, Examples) and len(examples) > few:
+        found, left_out = preparation.view_examples(examples, view.read, data.workers)
+    else:
+        found, left_out = view.read(examples)
     if not found:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "no preferences in it"
         raise UserError(f"no {view.noun} to train on in {source if isinstance(source, str) else 'the data'}: {reasons}")
@@ -209,42 +269,56 @@ def _left_out(reasons: dict[str, int]) -> dict[str, int]:
     return {f"left_out_{reason}": count for reason, count in reasons.items() if count}
 
 
+def _are_records(source: Source, view: View) -> bool:
+    return (
+        isinstance(source, Sequence)
+        and not isinstance(source, str)
+        and all(isinstance(item, view.record) for item in source)
+    )
+
+
 def _are_paths(source: Source) -> bool:
     return isinstance(source, Sequence) and len(source) > 0 and all(isinstance(item, str) for item in source)
 
 
-def split_by_prompt(found: list[Any], fraction: float) -> tuple[list[Any], list[Any]]:
+def split_by_prompt(found: Sequence[Any], fraction: float) -> tuple[Sequence[Any], Sequence[Any]]:
     """(training, held-out) pairs or answers: `fraction` of the prompts, of smallest hash; none is in both."""
-    prompts = sorted({_hash(pair) for pair in found})
-    chosen = set(prompts[: math.ceil(fraction * len(prompts))])
-    train = [pair for pair in found if _hash(pair) not in chosen]
-    if not train:
+    prompts = _prompts(found)
+    distinct = np.unique(prompts)
+    held_out = np.isin(prompts, distinct[: math.ceil(fraction * len(distinct))])
+    if held_out.all():
         raise UserError(f"data.eval_fraction={fraction} leaves nothing to train on: give data.eval_path, or lower it")
-    return train, [pair for pair in found if _hash(pair) in chosen]
+    return _chosen(found, np.flatnonzero(~held_out)), _chosen(found, np.flatnonzero(held_out))
 
 
-def part_of(found: list[Any], part: str) -> tuple[list[Any], int]:
+def part_of(found: Sequence[Any], part: str) -> tuple[Sequence[Any], int]:
     """(those of the third `part` of all prompts, how many others there are). A prompt's hash alone decides.
 
     So a prompt is in the same third whatever the view, and whatever rows are added or left out; the thirds are equal up
     to chance.
     """
-    place = PARTS.index(part)
-    chosen = [pair for pair in found if int.from_bytes(_hash(pair), "big") % len(PARTS) == place]
-    if not chosen:
+    chosen = np.flatnonzero(_prompts(found) % np.uint64(len(PARTS)) == PARTS.index(part))
+    if not len(chosen):
         raise UserError(f"data.part={part}: none of {len(found)} training examples is in this third; give more data")
-    return chosen, len(found) - len(chosen)
+    return _chosen(found, chosen), len(found) - len(chosen)
 
 
-def _hash(pair: Any) -> bytes:
-    return hashlib.blake2b(json.dumps(pair.prompt, sort_keys=True).encode(), digest_size=8).digest()
+def _prompts(found: Sequence[Any]) -> np.ndarray:
+    """(len(found),) uint64: the hash of each one's prompt."""
+    if isinstance(found, Viewed):
+        return found.prompts
+    return np.fromiter(map(prompt_hash, found), dtype=np.uint64, count=len(found))
 
 
-def sampled(found: list[Any], limit: int | None, seed: int) -> list[Any]:
+def _chosen(found: Sequence[Any], places: Sequence[int] | np.ndarray) -> Sequence[Any]:
+    return found.select(places) if isinstance(found, Viewed) else [found[place] for place in places]
+
+
+def sampled(found: Sequence[Any], limit: int | None, seed: int) -> Sequence[Any]:
     """At most `limit` of them, the same ones for a seed."""
     if limit is None or len(found) <= limit:
         return found
-    return random.Random(seed).sample(found, limit)
+    return _chosen(found, random.Random(seed).sample(range(len(found)), limit))
 
 
 def distinct_prompts(found: Sequence[Any]) -> list[list[Message]]:

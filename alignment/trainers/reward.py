@@ -67,7 +67,7 @@ class RewardTrainer(AlignmentTrainer):
         to_units = self.to_units
         if self.card.objectives:
             to_units = functools.partial(pair_units, objectives=self.card.objectives)
-        self.data = load_view(train, eval, tokenizer, config, View(Pair, pairs, to_units, "pair"))
+        self.data = load_view(train, eval, tokenizer, config, View(Pair, pairs, to_units, "pair", by_example=True))
         scorer = new_scorer(config.model, self.card.heads, config.seed)
         scorer.config.pad_token_id = scoring_pad(tokenizer)
         run_folder = Path(folder or config.output_dir or f"outputs/{config.method}")

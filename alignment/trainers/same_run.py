@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter
@@ -11,13 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from alignment.batching.groups import Unit
+from alignment.batching.groups import DIGEST_BYTES, Unit
+from alignment.batching.stored import digests
 from alignment.config import RunConfig
 from alignment.errors import UserError
 
 FILE = "run.json"
 SHOWN = 8  # differences named one by one
-DIGEST_BYTES = 8  # of one example
 
 # Settings that cannot change an update: names, places, what is measured and how often. Every other one refuses. The
 # files of the data are free too, since the examples themselves are compared: a moved file is the same data.
@@ -35,15 +34,6 @@ ROUNDING = (
 # The same of a run of several stages: what a finished stage read, sampled and measured is not looked at again.
 FREE_BETWEEN_STAGES = tuple(key for key in FREE if not key.startswith(("data.", "evaluation.")))
 ROUNDING_BETWEEN_STAGES = tuple(key for key in ROUNDING if key != "rollout.batch_size")
-
-
-def digests(units: Sequence[Unit]) -> list[str]:
-    """A short digest of each unit's content, in order: token ids and values, not its id."""
-    found = []
-    for unit in units:
-        content = repr((unit.groups, unit.aside, sorted(unit.values.items())))
-        found.append(hashlib.blake2b(content.encode(), digest_size=DIGEST_BYTES).hexdigest())
-    return found
 
 
 def write_stamp(folder: Path, config: RunConfig, examples: Sequence[str], processes: int) -> None:

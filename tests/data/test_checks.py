@@ -30,8 +30,10 @@ class Letters:
         text = "".join(f"{turn['role'][0]}:{turn['content']}\0" for turn in messages)
         return text + ("a:" if add_generation_prompt else "")
 
-    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
-        return {"input_ids": [ord(character) for character in text]}
+    def __call__(self, texts: Any, add_special_tokens: bool = True) -> dict[str, Any]:
+        if isinstance(texts, str):
+            return {"input_ids": [ord(character) for character in texts]}
+        return {"input_ids": [[ord(character) for character in text] for text in texts]}
 
     def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
         return "".join(chr(token) for token in ids if token or not skip_special_tokens)

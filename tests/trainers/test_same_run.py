@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from alignment.batching.groups import Group, Unit
+from alignment.batching.stored import digests
 from alignment.config import RunConfig
 from alignment.errors import UserError
 from alignment.launch.entry import main
 from alignment.trainers.dpo import DPOTrainer
-from alignment.trainers.same_run import FILE, check_run, check_settings, digests, write_stamp
+from alignment.trainers.same_run import FILE, check_run, check_settings, write_stamp
 from tests.end_to_end.data import write_pairs
 from tests.trainers.pairs import some_pairs
 from tests.trainers.test_dpo import rows, settings
