@@ -49,11 +49,11 @@ class DataConfig:
     max_prompt_length: int = 512  # tokens; a longer prompt is a bad row
     max_completion_length: int = 512  # tokens; a longer completion is cut, counted and shown
     on_bad_row: str = "skip"  # skip: counted and listed; stop: the first one ends the run
+    workers: Optional[int] = None  # processes that prepare a large set; null: one for each core
+    cache: Any = True  # of a large set, prepared, by content: true: in the user's cache folder; a folder; false: none
 
 
 @dataclass
-    workers: Optional[int] = None  # processes that prepare a large set; null: one for each core
-    cache: Any = True  # of a large set, prepared, by content: true: in the user's cache folder; a folder; false: none
 class PeftConfig:
     """Which weights are trained: `lora` adapters, or `none` for all weights."""
 

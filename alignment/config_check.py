@@ -132,7 +132,6 @@ def check_values(config: RunConfig) -> None:
     for key in ("reference.cache", "data.cache"):
         if not isinstance(_get(config, key), (bool, str)):
             raise UserError(f"{key}={_get(config, key)}: true, false or a folder is needed")
-    _check_quantisation(config)
     if config.reference.kind == "adapter_off" and config.peft.method == "none":
         raise UserError("reference.kind=adapter_off needs peft=lora; with peft=none use frozen_copy (or auto)")
     if config.reference.update_steps is not None:

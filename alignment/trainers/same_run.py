@@ -22,7 +22,7 @@ SHOWN = 8  # differences named one by one
 # files of the data are free too, since the examples themselves are compared: a moved file is the same data.
 FREE: tuple[str, ...] = (
     *("recipe", "description", "output_dir", "resume", "traceback", "model.name", "evaluation.", "reference.cache"),
-    *("data.path", "data.eval_path", "data.eval_split", "data.eval_limit"),
+    *("data.path", "data.eval_path", "data.eval_split", "data.eval_limit", "data.workers", "data.cache"),
     *("training.logging_steps", "training.eval_steps", "training.save_steps", "training.save_total_limit"),
     *("training.report_to", "training.skip_nonfinite", "guard."),
 )
