@@ -17,6 +17,7 @@ from alignment.cli_frontier import frontier
 from alignment.cli_improve import improve
 from alignment.cli_options import Format, Out, Overwrite, Split
 from alignment.errors import UserError
+from alignment.imports import only_named_on
 from alignment.launch.entry import wants_traceback
 
 app = typer.Typer(
@@ -54,6 +55,9 @@ def _align(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="A file or module of Python that settings in files may name; repeatable.")
+    ] = None,  # read by alignment.imports
 ) -> None:
     """Preference alignment of causal language models."""
 
@@ -215,13 +219,16 @@ def export(
     run: Annotated[Path, typer.Argument(help="A finished run folder.")],
     out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist, or be empty.")],
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as trained where not given.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run the Python that comes with the model.")
+    ] = False,
 ) -> None:
     """Export a run's model as a plain transformers folder, adapters merged."""
     from alignment.evaluation.export import export as export_model
     from alignment.launch.quiet import quiet_libraries
 
     quiet_libraries()
-    print(f"exported to {export_model(run, out, dtype)}")
+    print(f"exported to {export_model(run, out, dtype, trust_remote_code)}")
 
 
 @app.command()
@@ -379,7 +386,8 @@ def _tokenizer(model: str | None) -> Any:
 def main() -> int:
     """Runs one command; a mistake in what was given is printed on one or two lines, with exit code 2."""
     try:
-        app(prog_name="align")
+        with only_named_on(sys.argv[1:], "align --allow {place} …, before the command's name"):
+            app(prog_name="align")
     except UserError as error:
         if wants_traceback(sys.argv):
             traceback.print_exc()

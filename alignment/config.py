@@ -23,7 +23,8 @@ class ModelConfig:
     dtype: str = "float32"  # of the weights in memory: auto | float32 | bfloat16 | float16
     attention: str = "auto"  # auto: SDPA, on a GPU with block masks for long rows | sdpa | eager | flex_attention
     chat_template: Optional[str] = None  # a Jinja file that replaces the tokenizer's own template
-    trust_remote_code: bool = False
+    trust_remote_code: bool = False  # run the Python that comes with the model; the command line must say so
+    allow_pickle: bool = False  # weights that are a pickle (pytorch_model.bin), where there are no safetensors
     # Of a reward model: a score for each kind of preference, averaged when used. A pair is of the kind that its
     # example's meta.objective says, else of that of its file. Empty: one score.
     objectives: List[str] = field(default_factory=list)
@@ -197,6 +198,8 @@ class RunConfig:
     output_dir: Optional[str] = None  # null: outputs/<recipe>/<time>
     resume: Optional[str] = None  # a run folder, or a checkpoint in one
     traceback: bool = False  # show the Python traceback of a user error
+    # Python of one's own that a recipe may name: files and modules. On the command line alone.
+    allow: List[str] = field(default_factory=list)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     peft: PeftConfig = field(default_factory=PeftConfig)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 from alignment.config import PARTS, RunConfig
 from alignment.data.formats.registry import choose
 from alignment.errors import UserError, nearest
 from alignment.feedback.build import check_feedback
+from alignment.feedback.checks import refuse_secrets
 
 CHOICES = {
     "model.dtype": ("auto", "float32", "bfloat16", "float16"),
@@ -94,6 +96,7 @@ OPEN_RANGES = {
 
 def check_values(config: RunConfig) -> None:
     """Raises UserError for the first value that is not among its choices, outside its range, or no data format."""
+    refuse_secrets(asdict(config))
     for key, options in CHOICES.items():
         given = _get(config, key)
         for value in given if isinstance(given, list) else [given]:

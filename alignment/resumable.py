@@ -84,7 +84,9 @@ class ResumableFile:
             found = json.loads(self.record.read_text(encoding="utf-8"))
             settings, done = found["settings"], found["done"]
             batches, size, totals = int(done["batches"]), int(done["bytes"]), Counter(done["totals"])
-        except (ValueError, KeyError, TypeError) as error:
+            if not isinstance(settings, dict) or min(batches, size) < 0 or not all(map(_is_number, totals.values())):
+                raise ValueError("something else stands in it")
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise UserError(f"{self.record} cannot be read: remove it, or --overwrite") from error
         different = [
             f"{key} {_shown(settings.get(key))}, now {_shown(self.settings.get(key))}"
@@ -248,6 +250,10 @@ def progress(what: str, done: int, total: int) -> Iterator[Callable[[int], None]
                 print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
 
         yield advance
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _shown(value: Any) -> str:

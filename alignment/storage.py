@@ -39,7 +39,7 @@ class ContentStore:
 
         def read(store: sqlite3.Connection) -> list[Any | None]:
             found = [store.execute("SELECT value FROM entries WHERE key = ?", (key,)).fetchone() for key in keys]
-            return [row and json.loads(row[0]) for row in found]
+            return [None if row is None else _value(row[0]) for row in found]
 
         return self._with(read) or [None] * len(keys)
 
@@ -85,6 +85,14 @@ class ContentStore:
             return False
         print(f"{self.what}: the cache was damaged ({error}) and is set aside as {aside}; starting a new one")
         return True
+
+
+def _value(stored: Any) -> Any:
+    """The value that was stored, or None where it cannot be read: it is then made again."""
+    try:
+        return json.loads(stored)
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 def _is_sound(file: Path) -> bool:

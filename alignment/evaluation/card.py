@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from alignment.errors import UserError
 from alignment.evaluation.files import write_atomically
 from alignment.evaluation.movement import FLUENCY_LIMIT
+from alignment.evaluation.provenance import NOT_STATED
 from alignment.evaluation.row import Row, section
 from alignment.evaluation.summary import read_config, read_summary
 from alignment.evaluation.table import command, dotted, flat, rows
@@ -85,9 +86,11 @@ def _body(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         "## Results",
         _results(rows(summary)),
         "## Data",
+        _sources(section(summary, "provenance")),
         _pairs_table(("count", ""), flat(section(summary, "data"))) or "No counts were recorded.",
         "## How it was made",
         "```sh\n" + command(summary).replace("```", "` ` `") + "\n```",
+        _made_with(summary, config),
         _settings(config),
         _pairs_table(("package", "version"), flat(section(summary, "versions"))),
         "## Limits",
@@ -139,10 +142,44 @@ def _pairs_table(heading: tuple[str, str], pairs: Any) -> str:
     return "\n".join([f"| {heading[0]} | {heading[1]} |", "|---|--:|", *lines]) if lines else ""
 
 
+def _sources(known: Mapping[str, Any]) -> str:
+    """The data sets by name, with their licences where a card states one."""
+    sources = known.get("sources")
+    entries = [each for each in sources if isinstance(each, Mapping)] if isinstance(sources, list) else []
+    named = [(_shown_path(each.get("path")), each.get("licence") or NOT_STATED) for each in entries]
+    return _pairs_table(("data set", "licence"), named)
+
+
+def _made_with(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Recipe, base model, who judged, and the toolkit's version and commit."""
+    known = section(summary, "provenance")
+    base, toolkit = section(known, "base"), section(known, "toolkit")
+    lines = [("recipe", summary.get("recipe", "custom"))]
+    if base:
+        licence = base.get("licence") or NOT_STATED
+        lines.append(("base model", f"{_shown_path(base.get('path'))}, licence: {licence}"))
+    for key, words in (("feedback", "learned from the judgment of"), ("score", "scored by")):
+        names = known.get(key)
+        if isinstance(names, list) and names:
+            lines.append((words, ", ".join(map(_judge, names))))
+    if toolkit.get("version"):
+        lines.append(("alignment-toolkit", toolkit["version"]))
+    if toolkit.get("commit"):
+        lines.append(("commit", f"{toolkit['commit']}{', with changed files' if toolkit.get('changed') else ''}"))
+    return _pairs_table(("made with", ""), lines)
+
+
+def _judge(name: Any) -> str:
+    """`judge_local (model)`: of a model in a local folder the last part alone."""
+    found = re.fullmatch(r"([^()]*) \((.*)\)", str(name))
+    return f"{found[1]} ({_shown_path(found[2])})" if found else str(name)
+
+
 def _settings(config: Mapping[str, Any]) -> str:
     """The settings that matter most, as one table; the whole of them are in the run's config.yaml."""
     picked = {
         "loss": section(config, "loss"),
+        "model": {key: section(config, "model").get(key) for key in ("dtype", "quantization")},
         "peft": {key: section(config, "peft").get(key) for key in ("method", "r", "alpha")},
         "training": {
             key: section(config, "training").get(key)

@@ -31,7 +31,7 @@ from alignment.evaluation.text import (
 )
 
 # Settings that say where and how a run was shown, not what was trained.
-_NOT_COMPARED = ("output_dir", "resume", "traceback", "description")
+_NOT_COMPARED = ("output_dir", "resume", "traceback", "allow", "description")
 
 
 def compare(folders: Sequence[Path | str], console: Console) -> list[dict[str, Any]]:

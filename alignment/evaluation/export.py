@@ -22,7 +22,7 @@ _ADAPTER = "adapter_config.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 
-def export(run: Path | str, out: Path | str, dtype: str | None = None) -> Path:
+def export(run: Path | str, out: Path | str, dtype: str | None = None, trust_remote_code: bool = False) -> Path:
     """Write the model of a run to `out`, loadable with `AutoModelForCausalLM.from_pretrained(out)`; returns `out`.
 
     An adapter is merged into its base in float32, then cast; a full model is copied, or cast too if `dtype` is given.
@@ -33,6 +33,8 @@ def export(run: Path | str, out: Path | str, dtype: str | None = None) -> Path:
         out: must not exist, or be empty.
         dtype: float32, bfloat16 or float16; None keeps the one that the run held its weights in (`model.dtype`). Half
             precision rounds away changes smaller than about 0.2 % of a weight, and so a part of a short training.
+
+        trust_remote_code: run the Python that comes with the model.
 
     Raises:
         UserError: no model in `run`, `out` is taken, the base model cannot be found, or the disk is full.
@@ -49,7 +51,7 @@ def export(run: Path | str, out: Path | str, dtype: str | None = None) -> Path:
     except OSError as error:
         raise UserError(f"cannot write to {out.parent}: {error.strerror or error}") from error
     try:
-        _write(source, beside, dtype, section(read_config(run), "model"))
+        _write(source, beside, dtype, section(read_config(run), "model"), trust_remote_code)
         if (run / SUMMARY).is_file():
             write_model_card(run, beside)
         for weights in beside.glob("*.safetensors"):  # saved readable by their owner alone; a folder to hand on is not
@@ -83,7 +85,7 @@ def _model_folder(run: Path) -> Path:
     raise UserError(f"no model in {run}: neither model/ nor the folder itself holds {_ADAPTER} or config.json")
 
 
-def _write(source: Path, target: Path, dtype: str | None, settings: Mapping[str, Any]) -> None:
+def _write(source: Path, target: Path, dtype: str | None, settings: Mapping[str, Any], trust: bool) -> None:
     """Write the model of `source` with its tokenizer; `settings` are the run's model settings."""
     adapted = (source / _ADAPTER).is_file()
     if not adapted and dtype is None:
@@ -95,7 +97,7 @@ def _write(source: Path, target: Path, dtype: str | None, settings: Mapping[str,
     from alignment.models.loading import adapters_of, base_of_adapter, load_model, make_savable
     from alignment.models.scores import CARD, load_scorer
 
-    config = ModelConfig(path=str(source), trust_remote_code=bool(settings.get("trust_remote_code", False)))
+    config = ModelConfig(path=str(source), trust_remote_code=trust)  # the run may be another's: its own wish is none
     scores = (source / CARD).is_file()
     model: Any = load_scorer(config)[0] if scores else load_model(config)
     kept = str(settings.get("dtype"))

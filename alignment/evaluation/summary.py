@@ -12,7 +12,8 @@ ci95, ece, left_out}}; of a gap model also gaps {wl > ww, …, all five, |ww - l
 ci95, after_ci95, pairs} (shares of pairs; the last one the score's unit). Of an improver: improved {rejected, chosen},
 each {score, won}, each of these {before, after, difference, ci95, answers}. Of a run with a critic: satisfied {name,
 prompts, before, after, difference, ci95} (shares), and iterations [{iteration, …, satisfied}] of recipe=cut_online. Of
-recipe=ilf: refined {asked, refined, unchanged, empty, cut, too_long}. A key is absent where it has no meaning.
+recipe=ilf: refined {asked, refined, unchanged, empty, cut, too_long}. Of every run that made a model: provenance, as
+evaluation/provenance.py has it. A key is absent where it has no meaning.
 The file is written last: a run folder without it is not a finished run.
 """
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -18,6 +19,38 @@ class WrongSetting(UserError):
     def __init__(self, owner: Any, field: str, needed: str) -> None:
         self.setting = f"{field}={getattr(owner, field)}: {needed}"
         super().__init__(f"{type(owner).__name__}: {self.setting}")
+
+
+_SECRET_KEY = re.compile(
+    r"(?:^|_)(?:api_?key|access_?key|token|password|passwd|secret|authorization|bearer)$", re.IGNORECASE
+)
+_SECRET_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+
+
+def refuse_secrets(tree: Any, where: str = "") -> None:
+    """Refuse keys and passwords among settings, which are written into run folders, caches and cards.
+
+    Raises:
+        UserError: a setting with the name of a secret that holds a text, or a URL with a password in it; the message
+            does not repeat it.
+    """
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            place = f"{where}.{key}" if where else str(key)
+            if isinstance(value, str) and value and _SECRET_KEY.search(str(key)):
+                raise UserError(f"{place}: settings are written down, so they hold no keys; {_FROM_ENVIRONMENT}")
+            if key == "api_key_env" and isinstance(value, str) and not value.isidentifier():
+                raise UserError(f"{place} must be the name of an environment variable, such as OPENAI_API_KEY")
+            refuse_secrets(str(key), where)
+            refuse_secrets(value, place)
+    elif isinstance(tree, (list, tuple)):
+        for number, value in enumerate(tree):
+            refuse_secrets(value, f"{where}[{number}]")
+    elif isinstance(tree, str) and _SECRET_URL.search(tree):
+        raise UserError(f"{where}: a URL with a password in it would be written down; {_FROM_ENVIRONMENT}")
+
+
+_FROM_ENVIRONMENT = "put it into an environment variable, and name that one in api_key_env"
 
 
 def number(

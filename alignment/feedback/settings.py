@@ -12,7 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alignment.errors import UserError, nearest, unknown
 from alignment.feedback.build import KINDS
+from alignment.feedback.checks import refuse_secrets
 from alignment.launch.assets import SUFFIXES, catalogue, load_yaml
+from alignment.launch.interpolation import without_environment
 
 
 def feedback_settings(arguments: Sequence[str], config_dir: str | Path | None = None) -> dict[str, Any]:
@@ -42,10 +44,15 @@ def feedback_settings(arguments: Sequence[str], config_dir: str | Path | None = 
                 settings = merged
         except OmegaConfBaseException as error:
             raise UserError(f"{word}: {str(error).splitlines()[0]}") from error
-        except yaml.YAMLError as error:
-            raise UserError(f"{word}: cannot be read: {' '.join(str(error).split())}") from error
-    content = OmegaConf.to_container(settings, resolve=True)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # also a number or date that YAML's rules allow
+            raise UserError(f"{word}: cannot be read: {' '.join(str(error).split())[:200]}") from error
+    try:
+        with without_environment():
+            content = OmegaConf.to_container(settings, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"feedback: {' '.join(str(error).split())[:200]}") from error
     assert isinstance(content, dict)
+    refuse_secrets(content, "feedback")
     if "name" not in content:
         raise UserError(f"no feedback: give feedback=NAME ({nearest('', [*options, *KINDS])})")
     return {str(key): value for key, value in content.items()}

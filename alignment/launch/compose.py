@@ -28,6 +28,7 @@ from alignment.errors import UserError, nearest
 from alignment.feedback.settings import named_feedback
 from alignment.launch import mistakes
 from alignment.launch.assets import SUFFIXES, Catalogue, catalogue, load_yaml
+from alignment.launch.interpolation import without_environment
 
 PACKAGE_HEADER = re.compile(r"^#\s*@package\s+(\S+)\s*$", re.MULTILINE)
 
@@ -79,7 +80,8 @@ class Composer:
         """The checked configuration of one run, interpolations resolved. Raises UserError like `tree`."""
         tree = self.tree(overrides)
         try:
-            config = OmegaConf.to_object(tree)
+            with without_environment():
+                config = OmegaConf.to_object(tree)
         except OmegaConfBaseException as error:
             raise mistakes.unresolved(error) from error
         assert isinstance(config, RunConfig)
@@ -168,7 +170,8 @@ def _stored(resume: str, overrides: Sequence[str]) -> DictConfig:
     if file is None:
         raise UserError(f"resume={resume}: no run folder with a config.yaml there; give one, or the recipe again")
     try:
-        tree = OmegaConf.merge(OmegaConf.structured(RunConfig), load_yaml(file), OmegaConf.from_dotlist([*overrides]))
+        stored = {**load_yaml(file), "allow": []}
+        tree = OmegaConf.merge(OmegaConf.structured(RunConfig), stored, OmegaConf.from_dotlist([*overrides]))
     except OmegaConfBaseException as error:
         raise UserError(f"{file}, with {' '.join(overrides)}: {' '.join(str(error).split())[:200]}") from error
     assert isinstance(tree, DictConfig)
@@ -178,7 +181,7 @@ def _stored(resume: str, overrides: Sequence[str]) -> DictConfig:
 
 @contextmanager
 def _hydra() -> Iterator[None]:
-    with initialize(config_path=None, job_name="align", version_base="1.3"):
+    with initialize(config_path=None, job_name="align", version_base="1.3"), without_environment():
         yield
 
 
@@ -224,6 +227,8 @@ def _file_option(value: str) -> str:
 
 def _register_recipe(option: str, path: Path) -> None:
     node = load_yaml(path)
+    if "allow" in node:
+        raise UserError(f"{path}: allow stands on the command line alone: it says which Python a recipe may run")
     node["recipe"] = path.stem
     defaults = node.setdefault("defaults", [])
     # A recipe with data of its own must not keep the held-out pairs of the default data set.

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from alignment.errors import Interrupted, UserError
+from alignment.imports import only_named_on
 from alignment.launch.processes import rank, use_all_cores
 
 RANK_0_FIRST_SECONDS = 3.0
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None, run: str | None = None) -> int:
     """Runs one command line and returns its exit code. `run` names the program in --help."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        return _dispatch(argv, run or _called_as())
+        with only_named_on(argv, "add allow=[{place}] to the command line"):
+            return _dispatch(argv, run or _called_as())
     except UserError as error:
         if wants_traceback(argv):
             traceback.print_exc()
@@ -70,9 +72,12 @@ def _dispatch(argv: Sequence[str], run: str) -> int:
     if arguments.cfg:
         from omegaconf import OmegaConf
 
+        from alignment.launch.interpolation import without_environment
+
         if arguments.resolve:
             composer.config(arguments.overrides)  # reports an interpolation that leads nowhere
-        print(OmegaConf.to_yaml(composer.tree(arguments.overrides), resolve=arguments.resolve), end="")
+        with without_environment():
+            print(OmegaConf.to_yaml(composer.tree(arguments.overrides), resolve=arguments.resolve), end="")
         return 0
     use_all_cores()
     if arguments.multirun:

@@ -24,6 +24,7 @@ from alignment.config_check import check_values
 from alignment.errors import UserError, unknown
 from alignment.evaluation.summary import read_samples
 from alignment.evaluation.text import decimal, percent
+from alignment.launch.interpolation import without_environment
 from alignment.launch.stages import Stages
 from alignment.models.loading import resolve
 
@@ -81,7 +82,8 @@ def settings(stages: Stages, name: str) -> RunConfig:
     if "loss" in own:
         whole.loss = {}  # a stage's loss replaces the whole's, with all of its parameters
     try:
-        config: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(whole), own))
+        with without_environment():
+            config: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(whole), own))
     except OmegaConfBaseException as error:
         raise UserError(f"pit.stages.{name}: {' '.join(str(error).split())[:200]}") from error
     loss = config.loss.get("name")

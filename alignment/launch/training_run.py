@@ -22,9 +22,10 @@ from alignment.evaluation.held_out_gaps import HeldOutGaps
 from alignment.evaluation.held_out_pairs import HeldOutPairs
 from alignment.evaluation.improved import ImprovedEndOfRun
 from alignment.evaluation.judged import JudgedEndOfRun, held_out_judgments
+from alignment.evaluation.provenance import provenance
 from alignment.evaluation.ranking_plot import plot_ranking
 from alignment.evaluation.report import write_report
-from alignment.evaluation.summary import render_samples, render_summary, write_summary
+from alignment.evaluation.summary import read_config, render_samples, render_summary, write_summary
 from alignment.launch.contamination import write_contamination
 from alignment.trainers.best_of_n import BestOfNTrainer
 from alignment.trainers.cut import CUTTrainer
@@ -222,7 +223,7 @@ def report(folder: Path, summary: dict[str, Any], samples: list[dict[str, Any]],
     if trained:
         plot_curves(folder)
     plot_ranking(folder, summary)
-    write_summary(folder, summary)
+    write_summary(folder, {**summary, "provenance": provenance(read_config(folder))})
     if trained:
         write_model_card(folder)
     write_report(folder)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from alignment.config import ModelConfig, PeftConfig
 from alignment.errors import UserError
-from alignment.models.loading import base_of_adapter, is_adapter, load_model, resolve
+from alignment.models.loading import base_of_adapter, is_adapter, load_model, refuse_pickles, resolve
 
 
 def add_adapter(model: PreTrainedModel, config: PeftConfig, task_type: str = "CAUSAL_LM") -> Any:
@@ -78,6 +78,7 @@ def _with_adapter(model: Any, path: str, trainable: bool, setting: str = "model.
     base = base_of_adapter(Path(folder))
     if model.name_or_path and model.name_or_path != base:
         raise UserError(f"{setting}{path}: its adapter was trained on {base}, and the model is {model.name_or_path}")
+    refuse_pickles(folder, None)
     try:
         return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     except (OSError, ValueError, RuntimeError) as error:

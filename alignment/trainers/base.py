@@ -346,14 +346,20 @@ class AlignmentTrainer(Trainer):
                 print(f"resuming with {'; '.join(rounding)}: the same updates, but not bit for bit")
             checkpoints.remove_staged(self.folder)
             keep_rows_until(self.folder / "metrics.jsonl", checkpoints.step_of(checkpoint))
+        with checkpoints.readable(checkpoint, KeyError, TypeError, ValueError, AttributeError, OSError, RecursionError):
+            self._load_states(checkpoint)
+        if self.divergence.stopped:  # it ended the run with this checkpoint: no step is left
+            self.args.max_steps = checkpoints.step_of(checkpoint)
+        with checkpoints.readable(checkpoint):
+            return self.train(resume_from_checkpoint=str(checkpoint))
+
+    def _load_states(self, checkpoint: Path) -> None:
+        """What method and guards have kept in `checkpoint`."""
         self.load_method_state(checkpoint)
         if (checkpoint / WATCHED).is_file():  # checkpoints of older versions have none
             watched = json.loads((checkpoint / WATCHED).read_text())
             self.nonfinite.load(watched["nonfinite"])
             self.divergence.load(watched["divergence"])
-        if self.divergence.stopped:  # it ended the run with this checkpoint: no step is left
-            self.args.max_steps = checkpoints.step_of(checkpoint)
-        return self.train(resume_from_checkpoint=str(checkpoint))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train to the end; where the guard stopped it with guard.action=roll_back, go back to a checkpoint before."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,8 +65,24 @@ def is_whole(folder: Path) -> bool:
     try:
         files = json.loads((folder / MANIFEST).read_text())["files"]
         return all((folder / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):  # no manifest, whatever it is
         return False
+
+
+@contextmanager
+def readable(folder: Path, *damage: type[Exception]) -> Iterator[None]:
+    """Within it, `damage`, and a pickle that is more than tensors and numbers, is a UserError about `folder`.
+
+    Optimiser and random numbers are pickles; torch reads them without running what they name.
+    """
+    try:
+        yield
+    except (pickle.UnpicklingError, *damage) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"resume={folder}: a file of this checkpoint is damaged, or holds something else than a checkpoint does "
+            f"({type(error).__name__}: {reason}); give an earlier checkpoint"
+        ) from error
 
 
 def step_of(folder: Path) -> int:

@@ -21,7 +21,8 @@ SHOWN = 8  # differences named one by one
 # Settings that cannot change an update: names, places, what is measured and how often. Every other one refuses. The
 # files of the data are free too, since the examples themselves are compared: a moved file is the same data.
 FREE: tuple[str, ...] = (
-    *("recipe", "description", "output_dir", "resume", "traceback", "model.name", "evaluation.", "reference.cache"),
+    *("recipe", "description", "output_dir", "resume", "traceback", "allow", "model.name"),
+    *("evaluation.", "reference.cache", "model.trust_remote_code", "model.allow_pickle"),
     *("data.path", "data.eval_path", "data.eval_split", "data.eval_limit", "data.workers", "data.cache"),
     *("training.logging_steps", "training.eval_steps", "training.save_steps", "training.save_total_limit"),
     *("training.report_to", "training.skip_nonfinite", "guard."),
@@ -67,8 +68,11 @@ def check_run(checkpoint: Path, config: RunConfig, units: Sequence[Unit], proces
 
 def _read(checkpoint: Path) -> dict[str, Any]:
     try:
-        return json.loads((checkpoint / FILE).read_text())
-    except (OSError, ValueError) as error:
+        stamp = json.loads((checkpoint / FILE).read_text())
+        if not isinstance(stamp["config"], dict) or not isinstance(stamp["examples"], str) or "processes" not in stamp:
+            raise ValueError("something else stands in it")
+        return stamp
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(
             f"resume={checkpoint}: it has no readable {FILE}, so whether this is the same run cannot be told"
             "\nMend: start a new run; this checkpoint is of another version of the toolkit, or damaged"

@@ -79,8 +79,13 @@ def _judge_template(value: tuple[bytes, Any, str], folder: Path) -> object:
     return template.fill({"prompt": prompt, "answer": text, "reference": text, "first": text, "second": text})
 
 
+def _sound(turns: Any) -> Any:
+    """Without lone surrogates: rows that hold any do not come as far as a tokenizer."""
+    return [{**turn, "content": turn["content"].encode("utf-8", "replace").decode()} for turn in turns]
+
+
 def _chat(value: tuple[Any, Any], folder: Path) -> object:
-    prompt, completion = value
+    prompt, completion = (_sound(turns) for turns in value)
     tokenizer = _tokenizer()
     text = quoted(completion[0]["content"], tokenizer, 8, "(cut)")
     ids = encode_pair(tokenizer, prompt, completion)[1]
@@ -97,7 +102,7 @@ def _jinja(value: tuple[bytes, Any], folder: Path) -> object:
     tokenizer = copy.copy(_tokenizer())
     use_chat_template(tokenizer, "mine.jinja")
     check_tokenizer(tokenizer)
-    return encode_prompt(tokenizer, prompt)
+    return encode_prompt(tokenizer, _sound(prompt))
 
 
 def _asked(ask: Callable[[Scripted, str, str], Any]) -> Callable[[Any, Path], object]:

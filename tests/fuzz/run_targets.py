@@ -14,6 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import matplotlib.font_manager
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -33,6 +35,7 @@ from tests.evaluation.fake_run import make_run
 from tests.fuzz.harness import Target
 from tests.fuzz.hostile import dumped, mutated, mutated_bytes, values
 
+matplotlib.get_configdir()  # made when it is first asked for, which is nobody's fault
 TINY = BUILTIN_FOLDER / "tiny"
 
 
