@@ -14,6 +14,7 @@ from alignment.feedback.checks import refuse_secrets
 
 CHOICES = {
     "model.dtype": ("auto", "float32", "bfloat16", "float16"),
+    "model.quantization": ("8bit", "4bit"),
     "model.attention": ("auto", "sdpa", "eager", "flex_attention"),
     "data.template": ("chat", "raw"),
     "data.on_bad_row": ("skip", "stop"),
@@ -29,7 +30,7 @@ CHOICES = {
     "pit.references": ("curriculum", "data", "policy", "mixed"),
     "pit.switch": ("share", "epoch", "plateau"),
 }
-MAY_BE_NULL = ("data.part",)
+MAY_BE_NULL = ("data.part", "model.quantization")
 
 # key: (lowest, highest); a null value passes.
 RANGES = {
@@ -135,6 +136,7 @@ def check_values(config: RunConfig) -> None:
     for key in ("reference.cache", "data.cache"):
         if not isinstance(_get(config, key), (bool, str)):
             raise UserError(f"{key}={_get(config, key)}: true, false or a folder is needed")
+    _check_quantisation(config)
     if config.reference.kind == "adapter_off" and config.peft.method == "none":
         raise UserError("reference.kind=adapter_off needs peft=lora; with peft=none use frozen_copy (or auto)")
     if config.reference.update_steps is not None:
@@ -143,6 +145,29 @@ def check_values(config: RunConfig) -> None:
         if config.reference.path or config.reference.kind == "adapter_off":
             other = "path" if config.reference.path else "kind=adapter_off"
             raise UserError(f"reference.update_steps moves a copy of the policy: leave out reference.{other}")
+
+
+def _check_quantisation(config: RunConfig) -> None:
+    """What asks for bitsandbytes has it, and nothing would have to change a quantised base."""
+    kind, optimizer = config.model.quantization, config.training.optimizer
+    for asked, setting in (
+        (kind, f"model.quantization={kind}"),
+        ("8bit" in optimizer or optimizer.startswith("paged_"), f"training.optimizer={optimizer}"),
+    ):
+        if asked:
+            from alignment.models.quantised import require
+
+            require(setting)
+    if kind is None:
+        return
+    if config.peft.method == "none":
+        raise UserError(f"model.quantization={kind} freezes the base, and peft=none trains all of it: give peft=qlora")
+    for key, value in (
+        ("reference.update_steps", config.reference.update_steps),
+        ("rollout.opponent_decay", config.rollout.opponent_decay),
+    ):
+        if value is not None:
+            raise UserError(f"{key} moves a copy of all weights, which model.quantization={kind} cannot: leave out one")
 
 
 def check_sources(config: RunConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 
 import datasets
@@ -13,5 +14,6 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     datasets.utils.logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which kernels it does without, what it casts
     for library in ("transformers", "accelerate"):
         warnings.filterwarnings("ignore", category=FutureWarning, module=library)

@@ -27,6 +27,7 @@ from alignment.evaluation.ranking_plot import plot_ranking
 from alignment.evaluation.report import write_report
 from alignment.evaluation.summary import read_config, render_samples, render_summary, write_summary
 from alignment.launch.contamination import write_contamination
+from alignment.models.quantised import weights_in
 from alignment.trainers.best_of_n import BestOfNTrainer
 from alignment.trainers.cut import CUTTrainer
 from alignment.trainers.dpo import DPOTrainer
@@ -156,6 +157,7 @@ def measure(trainer: Any, end: Any, before: Any) -> tuple[dict[str, Any], list[d
         "peak_memory_mb": peak_memory_mb(),
         "data": trainer.data.counts,
         "layout": trainer.layout,
+        "quantization": config.model.quantization,
         "versions": versions(),
     }
     return summary, samples
@@ -165,12 +167,14 @@ def describe(trainer: Any, console: Console) -> None:
     """What is about to be trained, in three lines."""
     counts, model = trainer.data.counts, trainer.model
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in model.parameters())
+    total = sum(weights_in(p) for p in model.parameters())
+    kind = trainer.config.model.quantization
     console.print(
         f"{len(trainer.train_units)} training {trainer.held_out_kind}, "
         f"{len(trainer.eval_units) or len(trainer.data.prompts)} held out; "
         f"{trainer.args.max_steps} steps of {trainer.config.training.batch_size}; "
-        f"{trained / 1e6:.1f} of {total / 1e6:.0f} million weights trained",
+        f"{trained / 1e6:.1f} of {total / 1e6:.0f} million weights trained"
+        + (f", on a base in {kind.replace('bit', ' bits')}" if kind else ""),
         highlight=False,
         soft_wrap=True,
     )

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 
 from alignment.config import ModelConfig, PeftConfig
 from alignment.errors import UserError
-from alignment.models.loading import base_of_adapter, is_adapter, load_model, refuse_pickles, resolve
+from alignment.models.loading import base_of_adapter, is_adapter, load_model, quantization_of, refuse_pickles, resolve
+from alignment.models.quantised import is_quantised
 
 
 def add_adapter(model: PreTrainedModel, config: PeftConfig, task_type: str = "CAUSAL_LM") -> Any:
@@ -31,6 +32,10 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, task_type: str = "CA
             )
         return _with_adapter(model, config.path, trainable=True, setting="peft.path=")
     if config.method == "none":
+        if is_quantised(model):
+            raise UserError(
+                "peft=none trains all weights, and a quantised base has none that could be: give peft=qlora"
+            )
         return model.float() if model.dtype != torch.float32 else model  # the optimiser needs float32 master weights
     from peft import LoraConfig, get_peft_model
 
@@ -60,12 +65,17 @@ def load_beside(config: ModelConfig, adapter: str | None = None) -> Any:
     Merged into half-precision weights, a small update is mostly rounded away: of an adapter of SmolLM2-135M with a KL
     of 0.105 nats per token to its base, 0.060 were left once it was merged in bfloat16.
     """
-    if adapter is not None:
-        return _with_adapter(load_model(config), adapter, trainable=False, setting="--adapter ")
-    folder = resolve(str(config.path))
+    folder = resolve(str(adapter or config.path))
     if not is_adapter(folder):
-        return load_model(config)
-    return _with_adapter(load_model(replace(config, path=base_of_adapter(Path(folder)))), folder, trainable=False)
+        if adapter is None:
+            return load_model(config)
+        raise UserError(f"--adapter {adapter}: there is no LoRA adapter in {folder}")
+    base = config.path if adapter else base_of_adapter(Path(folder))
+    kind, held = quantization_of(folder)  # a quantised base is loaded as it was trained on
+    config = replace(config, path=base, quantization=kind, dtype=held if kind else config.dtype)
+    return _with_adapter(
+        load_model(config), folder, trainable=False, setting="--adapter " if adapter else "model.path="
+    )
 
 
 def _with_adapter(model: Any, path: str, trainable: bool, setting: str = "model.path=") -> Any:
@@ -78,6 +88,9 @@ def _with_adapter(model: Any, path: str, trainable: bool, setting: str = "model.
     base = base_of_adapter(Path(folder))
     if model.name_or_path and model.name_or_path != base:
         raise UserError(f"{setting}{path}: its adapter was trained on {base}, and the model is {model.name_or_path}")
+    kind = quantization_of(folder)[0]
+    if (kind is not None) != is_quantised(model):
+        raise UserError(f"{setting}{path}: its adapter was trained with model.quantization={kind or 'null'}: give that")
     refuse_pickles(folder, None)
     try:
         return PeftModel.from_pretrained(model, folder, is_trainable=trainable)

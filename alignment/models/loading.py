@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from alignment.data.hub import is_reachable
 from alignment.data.templates import use_chat_template
 from alignment.errors import UserError, nearest
 from alignment.imports import refuse_unasked_model_code
+from alignment.models import quantised
 from alignment.models.flex import use_block_masks
 from alignment.models.precision import AUTO, settled_dtype
 from alignment.yaml_files import read_yaml
@@ -132,10 +134,10 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def load_model(config: ModelConfig, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """The causal language model of `config.path`.
+    """The causal language model of `config.path`, adapters merged; with `config.quantization`, its layers quantised.
 
     Raises:
-        UserError: no such model, no causal head, or a head that is not in the checkpoint.
+        UserError: no such model, no causal head, a head that is not in the checkpoint, or no bitsandbytes.
     """
     if dtype is None:
         dtype = torch_dtype(config.dtype)
@@ -143,15 +145,7 @@ def load_model(config: ModelConfig, dtype: torch.dtype | None = None) -> PreTrai
     adapters = adapters_of(target)
     base = base_of_adapter(Path(adapters[-1])) if adapters else target
     _refuse_headless(load_part(AutoConfig, base, config, "configuration"), config)
-    model, info = load_part(
-        AutoModelForCausalLM,
-        base,
-        config,
-        "model",
-        dtype=dtype,
-        attn_implementation=attention_setting(config.attention),
-        output_loading_info=True,
-    )
+    model, info = load_weights(AutoModelForCausalLM, base, config, "model", adapters, dtype)
     missing = [key for key in info["missing_keys"] if "rotary" not in key]
     if missing:
         raise UserError(
@@ -167,6 +161,47 @@ def load_model(config: ModelConfig, dtype: torch.dtype | None = None) -> PreTrai
     if config.attention in ("auto", "flex_attention") and torch.cuda.is_available():
         use_block_masks(model, config.attention)
     return model
+
+
+def load_weights(
+    factory: Any, base: str, config: ModelConfig, what: str, adapters: Sequence[str], dtype: torch.dtype, **kwargs: Any
+) -> tuple[Any, dict[str, Any]]:
+    """(the model of `base` before `adapters` are merged into it, what transformers says about its weights).
+
+    Where the adapter on it was trained on a quantised base, its weights are the numbers that those stood for: with the
+    ones before the rounding it would be another model.
+
+    Raises:
+        UserError: as `load_part`; a quantised base for an adapter that would have to be merged into it.
+    """
+    kind, held = quantization_of(adapters[-1]) if adapters else (None, "")
+    if config.quantization and adapters:
+        raise UserError(
+            f"model.quantization={config.quantization}: an adapter cannot be merged into a quantised base"
+            f"\nMend: go on with it (peft.path={config.path}, model.path=ITS_BASE), or `align export` it first"
+        )
+    if asked := config.quantization or kind:
+        setting = f"model.quantization={asked}" if config.quantization else f"{config.path}, trained on a {asked} base,"
+        held_dtype = dtype if config.quantization else torch_dtype(held)
+        kwargs |= {"quantization_config": quantised.settings(asked, held_dtype, setting), "dtype": held_dtype}
+    model, info = load_part(
+        factory,
+        base,
+        config,
+        what,
+        **{"dtype": dtype, "attn_implementation": attention_setting(config.attention), **kwargs},
+        output_loading_info=True,
+    )
+    if config.quantization:
+        quantised.steady(model)
+    elif kind:
+        model = quantised.plain(model, dtype)
+    return model, info
+
+
+def quantization_of(adapter: str) -> tuple[str | None, str]:
+    """(8bit, 4bit or None; model.dtype) of the base that the adapter in the folder `adapter` was trained on."""
+    return quantised.noted(Path(adapter), config_of_run(Path(adapter)))
 
 
 def torch_dtype(name: str) -> torch.dtype:

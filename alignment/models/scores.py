@@ -23,10 +23,10 @@ from alignment.config import ModelConfig
 from alignment.errors import UserError
 from alignment.models.loading import (
     adapters_of,
-    attention_setting,
     base_of_adapter,
     is_adapter,
     load_part,
+    load_weights,
     merge_adapter,
     refuse_pickles,
     resolve,
@@ -167,16 +167,9 @@ def heads_of(folder: str, config: ModelConfig) -> int | None:
 def _load(folder: str, config: ModelConfig, heads: int) -> tuple[Any, list[str]]:
     """(model with a head of `heads`, names of weights that its folder lacks); adapters are merged into it."""
     adapters = adapters_of(folder)
-    model, info = load_part(
-        AutoModelForSequenceClassification,
-        base_of_adapter(Path(adapters[-1])) if adapters else folder,
-        config,
-        "scoring model",
-        num_labels=heads,
-        dtype=torch_dtype(config.dtype),
-        attn_implementation=attention_setting(config.attention),
-        output_loading_info=True,
-    )
+    base, dtype = base_of_adapter(Path(adapters[-1])) if adapters else folder, torch_dtype(config.dtype)
+    factory: Any = AutoModelForSequenceClassification
+    model, info = load_weights(factory, base, config, "scoring model", adapters, dtype, num_labels=heads)
     if not hasattr(model, HEAD):
         raise UserError(f"model.path={config.path}: {type(model).__name__} keeps no head named '{HEAD}'")
     getattr(model, HEAD).float()  # a few thousand numbers that decide everything

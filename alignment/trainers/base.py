@@ -29,6 +29,7 @@ from alignment.batching.stored import digests, lengths_of
 from alignment.errors import Interrupted, UserError, nearest
 from alignment.losses.pairwise import LossOutput
 from alignment.models.layout_check import choose_layout
+from alignment.models import quantised
 from alignment.models.logps import attach
 from alignment.models.reference import eval_mode
 from alignment.models.value_head import without_value_head
@@ -283,6 +284,7 @@ class AlignmentTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
         """All that an exact resume needs, written beside and renamed when whole. UserError: the disk is full."""
         step = self.state.global_step
+            quantised.note(folder, self.config.model.quantization, self.config.model.dtype)
         with checkpoints.disk_named(self.folder, step):
             self._write_checkpoint(step, checkpoints.staging_folder(self.folder, step))
 
