@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ import torch
 from alignment.errors import UserError
 from alignment.models.logps import causal_lm
 from alignment.models.reference import AdapterOff, Reference, eval_mode
+from alignment.out_of_memory import named
 from alignment.rollouts.decode import AdapterAndBase, Completion, Policy, Rows, TwoPolicies, decode, decode_by_generate
 from alignment.rollouts.prefix_check import why_not_shared
 from alignment.rollouts.sampling import SamplingSettings, random_numbers
@@ -89,10 +91,11 @@ class PolicySampler:
                 # A batch without rows is there for the other ranks: something must go through the model.
                 chosen = [wanted[i] for i in batch] or [(0,)]
                 random = uniform[batch] if batch else torch.zeros(1, self.settings.max_new_tokens).double()
-                if rows is None:
-                    made = decode_by_generate(model, chosen, random, self.settings, ends)
-                else:
-                    made = decode(rows, chosen, random, self.settings, ends, self._any_rank)
+                with named(partial(too_many, chosen, self.settings)):
+                    if rows is None:
+                        made = decode_by_generate(model, chosen, random, self.settings, ends)
+                    else:
+                        made = decode(rows, chosen, random, self.settings, ends, self._any_rank)
                 found.update(zip(batch, made, strict=False))
                 if self.after_batch is not None:
                     self.after_batch(len(found))
@@ -116,6 +119,15 @@ class PolicySampler:
         if not self._in_step():
             return mine
         return bool(self.accelerator.gather(torch.tensor([mine], device=self.accelerator.device)).any())
+
+
+def too_many(prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> str:
+    """Shape and mend of a batch of completions that did not fit into memory."""
+    return (
+        f"{len(prompts)} completions decoded at once, of prompts of up to {max(map(len, prompts))} tokens and "
+        f"{settings.max_new_tokens} new ones each\nMend: a smaller rollout.batch_size (training), "
+        "evaluation.batch_size (held-out prompts) or --batch-size (commands), which changes answers by rounding alone"
+    )
 
 
 class MixtureSampler(PolicySampler):

@@ -31,6 +31,7 @@ from alignment.feedback.build import build_feedback
 from alignment.feedback.ranks import over_ranks
 from alignment.losses.policy_gradient import Samples
 from alignment.models.logps import token_logps
+from alignment.out_of_memory import OutOfMemory
 from alignment.rollouts.experience import Experience, rewards_of, token_values
 from alignment.rollouts.sampler import PolicySampler, check_room
 from alignment.rollouts.sampling import SamplingSettings, check_unbiased
@@ -39,7 +40,6 @@ from alignment.trainers.base import keep_rows_until
 from alignment.trainers.guards import Guards
 from alignment.trainers.inputs import Source, TrainingData, load_prompts
 from alignment.trainers.map_units import gathered, token_rows
-from alignment.trainers.out_of_memory import OutOfMemory
 from alignment.trainers.policy import PolicyTrainer
 
 EXPERIENCE = "experience.json"  # in a checkpoint: what the steps left of the phase need
