@@ -21,6 +21,9 @@ from alignment.errors import UserError
 RawRow = tuple[int, dict[str, Any] | RowError]  # (line of JSON Lines; row of anything else, a CSV's header being row 1)
 Binary = IO[bytes] | gzip.GzipFile
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+MOST_LINE = 1 << 28  # bytes or characters: what is longer is no row, but memory that would run out
+MOST_UNPACKED = 1 << 28  # bytes of a gzip file that is read as a whole, where it unpacks to more than …
+MOST_TIMES = 200  # … so many times its size: text becomes 3 to 20 times larger, a bomb 1000 times
 _BOM = b"\xef\xbb\xbf"
 # Headerless tables that are found in public: the columns, and what the last one holds.
 _HEADERLESS = (
@@ -41,7 +44,8 @@ def read_rows(path: Path, split: str = "train") -> Iterator[RawRow]:
     """The rows of one file, in order. `split` chooses among the parts of a JSON object that holds several.
 
     Raises:
-        UserError: unknown suffix, empty or unreadable file, truncated gzip, broken JSON, CSV or parquet as a whole.
+        UserError: unknown suffix, empty or unreadable file, truncated gzip, broken JSON, CSV or parquet as a whole, a
+            line or an unpacked whole that no data set has.
     """
     kind = kind_of(path)
     if kind is None:
@@ -78,10 +82,31 @@ def standard_input(split: str = "train") -> Iterator[RawRow]:
 
 def _json_lines(path: Path, file: Binary, split: str) -> Iterator[RawRow]:
     """Lines end at b"\\n" alone: str.splitlines would also cut at U+2028 and its like, inside a string."""
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(_lines(path, file), 1):
         line = line.removeprefix(_BOM) if number == 1 else line
         if line.strip():
             yield number, _object(line.rstrip(b"\r\n"))
+
+
+def _lines(path: Path, file: Any) -> Iterator[Any]:
+    """The lines of bytes or text. Raises UserError for one longer than MOST_LINE."""
+    while line := file.readline(MOST_LINE):
+        if len(line) == MOST_LINE and line[-1:] not in (b"\n", "\n"):
+            raise UserError(f"{path}: a line of more than {MOST_LINE:,} characters is no row")
+        yield line
+
+
+def _whole(path: Path, file: Binary) -> bytes:
+    """All that the file holds. Raises UserError for a gzip file that unpacks to far more than text would."""
+    if not isinstance(file, gzip.GzipFile):
+        return file.read()
+    most = max(MOST_UNPACKED, MOST_TIMES * path.stat().st_size)
+    data = file.read(most + 1)
+    if len(data) > most:
+        raise UserError(
+            f"{path}: unpacks to more than {most:,} bytes, {MOST_TIMES} times its size: it looks like a bomb"
+        )
+    return data
 
 
 def _object(line: bytes) -> dict[str, Any] | RowError:
@@ -99,7 +124,7 @@ def _object(line: bytes) -> dict[str, Any] | RowError:
 
 
 def _json(path: Path, file: Binary, split: str) -> Iterator[RawRow]:
-    data = file.read().removeprefix(_BOM)
+    data = _whole(path, file).removeprefix(_BOM)
     if not data.strip():
         raise UserError(f"{path}: the file is empty")
     try:
@@ -142,7 +167,7 @@ def _csv(path: Path, file: Binary, split: str) -> Iterator[RawRow]:
     delimiter = "\t" if kind_of(path) == ".tsv" else ","
     # Undecodable bytes become lone surrogates, and so stay within their row.
     text = io.TextIOWrapper(cast(IO[bytes], file), encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    reader = csv.reader(_lines(path, text), delimiter=delimiter, strict=True)
     header: tuple[str, ...] | None = None
     for number, cells in _csv_rows(reader):
         if isinstance(cells, RowError):
@@ -195,7 +220,9 @@ def _parquet(path: Path, file: Binary, split: str) -> Iterator[RawRow]:
     import pyarrow.parquet
 
     try:
-        source = pyarrow.parquet.ParquetFile(io.BytesIO(file.read()) if isinstance(file, gzip.GzipFile) else path)
+        source = pyarrow.parquet.ParquetFile(
+            io.BytesIO(_whole(path, file)) if isinstance(file, gzip.GzipFile) else path
+        )
         number = 0
         for batch in source.iter_batches(batch_size=1000):
             for row in batch.to_pylist():

@@ -13,6 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from alignment.data import files
 from alignment.data.files import read_rows
 from alignment.data.formats.common import RowError
 from alignment.errors import UserError
@@ -188,3 +189,25 @@ def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").mkdir()
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
         read(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_line_without_an_end_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MOST_LINE", 1000)
+    file = tmp_path / f"bomb.{kind}.gz"
+    file.write_bytes(gzip.compress(b"x" * 5000))
+    with pytest.raises(UserError, match="a line of more than 1,000 characters"):
+        read(file)
+    sound = {"jsonl": b'{"a": "' + b"x" * 990 + b'"}\n', "csv": b"a\n" + b"x" * 999 + b"\n"}[kind]
+    file.write_bytes(gzip.compress(sound))
+    assert read(file)  # 1000 with its end
+
+
+@pytest.mark.parametrize("kind", ["json", "parquet"])
+def test_a_bomb_is_not_unpacked(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MOST_UNPACKED", 1000)
+    file = tmp_path / f"bomb.{kind}.gz"
+    file.write_bytes(gzip.compress(b" " * 200_000))
+    assert file.stat().st_size * files.MOST_TIMES < 200_000
+    with pytest.raises(UserError, match="looks like a bomb"):
+        read(file)
