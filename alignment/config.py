@@ -21,7 +21,7 @@ class ModelConfig:
     path: Optional[str] = None  # a built-in's name, a folder, a hub id or a GGUF file
     revision: Optional[str] = None  # of a hub id
     dtype: str = "float32"  # of the weights in memory: auto | float32 | bfloat16 | float16
-    # Of the frozen base under an adapter: 8bit (LLM.int8) | 4bit (NF4, as in QLoRA); null: none. See docs/fine_tuning.md.
+    # Of the frozen base under an adapter: 8bit (LLM.int8) | 4bit (NF4, as in QLoRA); null: none; docs/fine_tuning.md.
     quantization: Optional[str] = None
     attention: str = "auto"  # auto: SDPA, on a GPU with block masks for long rows | sdpa | eager | flex_attention
     chat_template: Optional[str] = None  # a Jinja file that replaces the tokenizer's own template

@@ -20,20 +20,21 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+from alignment import out_of_memory
 from alignment.batching.groups import Group, Unit
 from alignment.batching.microbatch import cut_by_tokens, groups_of
 from alignment.batching.packing import Batch, pack
 from alignment.batching.steps import StepSampler, balanced, steps_of
-from alignment.config import RunConfig
 from alignment.batching.stored import digests, lengths_of
+from alignment.config import RunConfig
 from alignment.errors import Interrupted, UserError, nearest
 from alignment.losses.pairwise import LossOutput
-from alignment.models.layout_check import choose_layout
 from alignment.models import quantised
+from alignment.models.layout_check import choose_layout
 from alignment.models.logps import attach
 from alignment.models.reference import eval_mode
 from alignment.models.value_head import without_value_head
-from alignment.trainers import checkpoints, divergence, out_of_memory, same_run
+from alignment.trainers import checkpoints, divergence, going_on, same_run
 from alignment.trainers.arguments import training_arguments
 from alignment.trainers.metrics import MetricSums
 from alignment.trainers.nonfinite import NonFinite
@@ -41,7 +42,6 @@ from alignment.trainers.termination import TERMINATION, agree
 
 # Tokens of a shared micro-batch that keep the device busy (a GPU, a CPU); beyond them, less padding is worth a pass.
 ENOUGH_TOKENS = (4096, 512)
-WATCHED = "watched.json"  # in a checkpoint: what the guards have seen
 
 
 class AlignmentTrainer(Trainer):
@@ -91,7 +91,8 @@ class AlignmentTrainer(Trainer):
             callbacks=list(callbacks),
         )
         self.remove_callback(PrinterCallback)
-        self.add_callback(_StopWhenAsked(self.accelerator))
+        self.add_callback(_StopWhenAsked(self))
+        self.add_callback(going_on.CatchUp(self))
         if training.early_stopping:
             self.add_callback(EarlyStoppingCallback(training.early_stopping))
         self.tokenizer, self.pad_id = tokenizer, tokenizer.pad_token_id
@@ -104,6 +105,9 @@ class AlignmentTrainer(Trainer):
         self.nonfinite = NonFinite(self, training.skip_nonfinite)
         self.divergence = divergence.Divergence(config.guard, config.loss.get("beta"))
         self.roll_back_before: int | None = None  # the step that a rollback must lie before
+        self.asked_to_stop = False  # by SIGTERM
+        self.evaluated_at: int | None = None  # the step of the last evaluation
+        self.evaluation_missed = False  # by the run that goes on: it was due at the checkpoint's step
         self.tokens_since_log = 0
         self.tokens_seen, self.train_seconds = 0.0, 0.0  # useful tokens of all ranks, time in training steps
         self._seconds_since_log = 0.0
@@ -240,6 +244,7 @@ class AlignmentTrainer(Trainer):
             raise UserError(f"training.best_metric={name} is not measured: {nearest(name, means)}")
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.evaluated_at = self.state.global_step
         return metrics
 
     # -- what is written ---------------------------------------------------------------------------------------------
@@ -279,12 +284,12 @@ class AlignmentTrainer(Trainer):
             policy = self.accelerator.unwrap_model(self.model)
             with without_value_head(policy):
                 policy.save_pretrained(folder, state_dict=state)
+            quantised.note(folder, self.config.model.quantization, self.config.model.dtype)
             self.tokenizer.save_pretrained(folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
         """All that an exact resume needs, written beside and renamed when whole. UserError: the disk is full."""
         step = self.state.global_step
-            quantised.note(folder, self.config.model.quantization, self.config.model.dtype)
         with checkpoints.disk_named(self.folder, step):
             self._write_checkpoint(step, checkpoints.staging_folder(self.folder, step))
 
@@ -300,8 +305,7 @@ class AlignmentTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             self.state.save_to_json(str(staged / "trainer_state.json"))
-            watched = {"nonfinite": self.nonfinite.state(), "divergence": self.divergence.state()}
-            (staged / WATCHED).write_text(json.dumps(watched))
+            going_on.write(self, staged)
             same_run.write_stamp(staged, self.config, self._digests, self.accelerator.num_processes)
             checkpoints.publish(self.folder, step)
             checkpoints.rotate(self.folder, self.config.training.save_total_limit, self.state.best_model_checkpoint)
@@ -350,22 +354,21 @@ class AlignmentTrainer(Trainer):
             keep_rows_until(self.folder / "metrics.jsonl", checkpoints.step_of(checkpoint))
         with checkpoints.readable(checkpoint, KeyError, TypeError, ValueError, AttributeError, OSError, RecursionError):
             self._load_states(checkpoint)
-        if self.divergence.stopped:  # it ended the run with this checkpoint: no step is left
-            self.args.max_steps = checkpoints.step_of(checkpoint)
         with checkpoints.readable(checkpoint):
             return self.train(resume_from_checkpoint=str(checkpoint))
 
     def _load_states(self, checkpoint: Path) -> None:
         """What method and guards have kept in `checkpoint`."""
         self.load_method_state(checkpoint)
-        if (checkpoint / WATCHED).is_file():  # checkpoints of older versions have none
-            watched = json.loads((checkpoint / WATCHED).read_text())
-            self.nonfinite.load(watched["nonfinite"])
-            self.divergence.load(watched["divergence"])
+        going_on.load(self, checkpoint)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train to the end; where the guard stopped it with guard.action=roll_back, go back to a checkpoint before."""
-        found = super().train(*args, **kwargs)
+        found = None
+        try:
+            found = super().train(*args, **kwargs)
+        except going_on.NoStepLeft:
+            going_on.finish(self)
         if self.roll_back_before is not None and not self.config.training.keep_best:
             divergence.roll_back(self)
         return found
@@ -374,11 +377,12 @@ class AlignmentTrainer(Trainer):
 class _StopWhenAsked(TrainerCallback):
     """SIGTERM, agreed over ranks after the optimizer step: save, and stop without evaluating."""
 
-    def __init__(self, accelerator: Any) -> None:
-        self.accelerator = accelerator
+    def __init__(self, trainer: AlignmentTrainer) -> None:
+        self.trainer = trainer
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if agree(self.accelerator, TERMINATION.requested()):
+        if agree(self.trainer.accelerator, TERMINATION.requested()):
+            self.trainer.asked_to_stop = True
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
 
