@@ -54,6 +54,8 @@ class DataConfig:
     on_bad_row: str = "skip"  # skip: counted and listed; stop: the first one ends the run
     workers: Optional[int] = None  # processes that prepare a large set; null: one for each core
     cache: Any = True  # of a large set, prepared, by content: true: in the user's cache folder; a folder; false: none
+    streaming: bool = False  # read while training, for sets larger than the disk; needs training.max_steps
+    shuffle_buffer: int = 5000  # of a stream: how many examples are in memory, and shuffled
 
 
 @dataclass

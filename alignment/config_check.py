@@ -42,6 +42,7 @@ RANGES = {
     "peft.r": (1, math.inf),
     "peft.dropout": (0, 0.99),
     "data.workers": (1, math.inf),
+    "data.shuffle_buffer": (1, math.inf),
     "reference.update_steps": (1, math.inf),
     "training.learning_rate": (1e-12, 1),
     "training.batch_size": (1, math.inf),

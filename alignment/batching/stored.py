@@ -110,5 +110,6 @@ def lengths_of(units: Sequence[Unit], layout: str) -> Sequence[int]:
 
 
 def digests(units: Sequence[Unit]) -> list[str]:
-    """`Unit.digest` of each, in hex: read from the file where they are stored."""
-    return units.digests() if isinstance(units, StoredUnits) else [unit.digest().hex() for unit in units]
+    """`Unit.digest` of each, in hex: read from the file where they are stored; none of a stream."""
+    stored = getattr(units, "digests", None)
+    return stored() if stored else [unit.digest().hex() for unit in units]

@@ -13,8 +13,8 @@ TRIES, PAUSE, TIMEOUT = 2, 1.0, 10.0  # asking whether the hub is there; the las
 _UNREACHABLE = {errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
 
 
-def load_from_hub(name: str, configuration: str | None, split: str) -> Any:
-    """The split of `name` as a `datasets.Dataset`.
+def load_from_hub(name: str, configuration: str | None, split: str, streaming: bool = False) -> Any:
+    """The split of `name` as a `datasets.Dataset`, or with `streaming` as an `IterableDataset`.
 
     Without a connection the local cache alone is asked: the hub's client would try six times, for half a minute.
 
@@ -25,7 +25,7 @@ def load_from_hub(name: str, configuration: str | None, split: str) -> Any:
     import datasets
 
     if datasets.config.HF_HUB_OFFLINE or is_reachable():
-        return datasets.load_dataset(name, configuration, split=split)
+        return datasets.load_dataset(name, configuration, split=split, streaming=streaming)
     from huggingface_hub.constants import ENDPOINT
 
     with _offline(datasets.config):

@@ -136,7 +136,7 @@ def _load(paths: Sequence[str], formats: Sequence[Format], split: str, on_bad_ro
     sources = [source for path in paths for source in resolve(path, split)]
     report = LoadReport()
     try:
-        examples = Examples.write(_examples(sources, formats, on_bad_row, report))
+        examples = Examples.write(read_examples(sources, formats, on_bad_row, report))
     except OSError as error:
         raise UserError(
             f"cannot write the rows to the folder for temporary files, {tempfile.gettempdir()}: "
@@ -150,9 +150,10 @@ def _load(paths: Sequence[str], formats: Sequence[Format], split: str, on_bad_ro
     return Loaded(examples, report)
 
 
-def _examples(
-    sources: list[Source], formats: Sequence[Format], on_bad_row: str, report: LoadReport
+def read_examples(
+    sources: Sequence[Source], formats: Sequence[Format], on_bad_row: str, report: LoadReport
 ) -> Iterator[Example]:
+    """The examples of all rows, one after the other, their place in `meta`; `report` says what became of the rows."""
     for source in sources:
         for row, value in source.rows:
             report.rows_read += 1

@@ -35,10 +35,10 @@ class Source:
         return digest.hexdigest()
 
 
-def resolve(path: str, split: str) -> list[Source]:
+def resolve(path: str, split: str, streaming: bool = False) -> list[Source]:
     """The sources behind one path: a local file or folder, a built-in set, a glob, or a hub id, tried in this order.
 
-    The path - is the standard input.
+    The path - is the standard input. With `streaming`, what is on the hub is read from there and not copied first.
 
     Raises:
         UserError: nothing is there, with the nearest names.
@@ -65,7 +65,7 @@ def resolve(path: str, split: str) -> list[Source]:
             raise UserError(f"no file matches {path}")
         return [_source(file, split) for file in files]
     if _may_be_hub_id(path):
-        return [_hub(path, split)]
+        return [_hub(path, split, streaming)]
     raise UserError(_missing(local))
 
 
@@ -114,11 +114,11 @@ def _may_be_hub_id(path: str) -> bool:
     return len(parts) == 2 and named and kind_of(Path(path)) is None and not Path(parts[0]).is_dir()
 
 
-def _hub(path: str, split: str) -> Source:
+def _hub(path: str, split: str, streaming: bool) -> Source:
     """`owner/name` or `owner/name:configuration` from the hub, or from its local cache."""
     name, _, configuration = path.partition(":")
     try:
-        found = load_from_hub(name, configuration or None, split)
+        found = load_from_hub(name, configuration or None, split, streaming)
     except Exception as error:  # many kinds, from the network, the hub and the scripts of old data sets
         reason = str(error).strip().splitlines()
         raise UserError(
@@ -144,6 +144,10 @@ def _saved(folder: Path, split: str) -> Source:
 
 
 def _data_set(name: str, found: Any) -> Source:
+    import datasets
+
+    if isinstance(found, datasets.IterableDataset):
+        return Source(name, _hub_rows(found))
     return Source(name, _hub_rows(found), found.data.nbytes, found._fingerprint)
 
 

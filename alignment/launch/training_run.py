@@ -165,14 +165,14 @@ def measure(trainer: Any, end: Any, before: Any) -> tuple[dict[str, Any], list[d
 
 def describe(trainer: Any, console: Console) -> None:
     """What is about to be trained, in three lines."""
-    counts, model = trainer.data.counts, trainer.model
+    config, counts, model = trainer.config, trainer.data.counts, trainer.model
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(weights_in(p) for p in model.parameters())
     kind = trainer.config.model.quantization
     console.print(
-        f"{len(trainer.train_units)} training {trainer.held_out_kind}, "
+        f"{'streamed' if config.data.streaming else len(trainer.train_units)} training {trainer.held_out_kind}, "
         f"{len(trainer.eval_units) or len(trainer.data.prompts)} held out; "
-        f"{trainer.args.max_steps} steps of {trainer.config.training.batch_size}; "
+        f"{trainer.args.max_steps} steps of {config.training.batch_size}; "
         f"{trained / 1e6:.1f} of {total / 1e6:.0f} million weights trained"
         + (f", on a base in {kind.replace('bit', ' bits')}" if kind else ""),
         highlight=False,

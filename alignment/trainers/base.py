@@ -38,6 +38,7 @@ from alignment.trainers import checkpoints, divergence, going_on, same_run
 from alignment.trainers.arguments import training_arguments
 from alignment.trainers.metrics import MetricSums
 from alignment.trainers.nonfinite import NonFinite
+from alignment.trainers.streaming import STREAM, UnitStream
 from alignment.trainers.termination import TERMINATION, agree
 
 # Tokens of a shared micro-batch that keep the device busy (a GPU, a CPU); beyond them, less padding is worth a pass.
@@ -132,12 +133,17 @@ class AlignmentTrainer(Trainer):
 
     def passes(self, steps: int) -> float:
         """How often each training example was read, on average, after so many steps: the `epoch` of metrics.jsonl."""
+        if isinstance(self.train_units, UnitStream):
+            return float(self.train_units.position.turn)
         return steps * self.config.training.batch_size / len(self.train_units)
 
     # -- a step ------------------------------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> DataLoader:
         """Index batches of one optimizer step each; already this rank's share, so accelerate must not cut it again."""
+        if isinstance(self.train_units, UnitStream):
+            ranks = (self.accelerator.process_index, self.accelerator.num_processes)
+            return self.train_units.loader(self.args.max_steps, self.layout, *ranks)
         sampler = StepSampler(
             len(self.train_units),
             self.config.training.batch_size,
@@ -307,6 +313,8 @@ class AlignmentTrainer(Trainer):
             self.state.save_to_json(str(staged / "trainer_state.json"))
             going_on.write(self, staged)
             same_run.write_stamp(staged, self.config, self._digests, self.accelerator.num_processes)
+            if isinstance(self.train_units, UnitStream):
+                (staged / STREAM).write_text(json.dumps(self.train_units.state(step)))
             checkpoints.publish(self.folder, step)
             checkpoints.rotate(self.folder, self.config.training.save_total_limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
@@ -360,6 +368,8 @@ class AlignmentTrainer(Trainer):
     def _load_states(self, checkpoint: Path) -> None:
         """What method and guards have kept in `checkpoint`."""
         self.load_method_state(checkpoint)
+        if isinstance(self.train_units, UnitStream):
+            self.train_units.go_to(json.loads((checkpoint / STREAM).read_text()))
         going_on.load(self, checkpoint)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:

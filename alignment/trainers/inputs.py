@@ -50,6 +50,7 @@ from alignment.errors import UserError
 from alignment.models.adapters import add_adapter, is_adapted
 from alignment.models.loading import load_model, load_tokenizer
 from alignment.trainers import preparation
+from alignment.trainers.streaming import streamed
 
 COUNTS, UNITS = "counts.json", "units.arrow"  # of what is prepared on disk
 Source = Any  # a path or mixture of paths, Examples, or a list of pairs or labelled answers
@@ -75,7 +76,7 @@ def load_policy(
 class TrainingData:
     """Units of token ids for training and holding out, prompts to answer, and what was left out on the way."""
 
-    train: Sequence[Unit]
+    train: Any  # a sequence of units, or a UnitStream
     evaluation: Sequence[Unit]
     prompts: list[list[Message]]  # held-out, without repeats
     records: Any  # what was read for training, by id: a mapping
@@ -170,8 +171,11 @@ def load_reference_answers(
 def load_view(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig, view: View) -> TrainingData:
     """What `view` makes of the training and the held-out source. None stands for the paths of config.data.
 
-    A large set is prepared on disk, once for all starts and ranks (`trainers/preparation.py`).
+    A large set is prepared on disk, once for all starts and ranks (`trainers/preparation.py`). With data.streaming it
+    is read while training (`trainers/streaming.py`), and only the held-out source is read here.
     """
+    if config.data.streaming:
+        return _streaming(train, evaluation, tokenizer, config, view)
     place = preparation.place_of(train, evaluation, tokenizer, config, view)
     if place is not None and preparation.once(
         place, lambda into: _store(read_view(train, evaluation, config, view), into, tokenizer, config, view)
@@ -192,6 +196,21 @@ def load_view(train: Source, evaluation: Source, tokenizer: Any, config: RunConf
         counts["eval"] = counts.get("eval", {}) | tokens.as_dict()
     records = {record.id: record for record in found}
     return TrainingData(train_units, eval_units, distinct_prompts(held_out), records, counts, held_out)
+
+
+def _streaming(train: Source, evaluation: Source, tokenizer: Any, config: RunConfig, view: View) -> TrainingData:
+    if train is not None:
+        raise UserError("data.streaming=true reads data.path; leave out train=…, which is in memory already")
+    counts: dict[str, Any] = {"train": {}}
+    stream = streamed(config, tokenizer, view, counts["train"])
+    data, evaluation = config.data, config.data.eval_path if evaluation is None else evaluation
+    if evaluation is None:
+        return TrainingData(stream, [], [], {}, counts)
+    held_out, counts["eval"] = _read(evaluation, data, data.eval_split, config.seed, view, math.inf)
+    held_out = sampled(held_out, data.eval_limit, config.seed)
+    eval_units, tokens = view.units(held_out, tokenizer, data)
+    counts["eval"] |= tokens.as_dict()
+    return TrainingData(stream, eval_units, distinct_prompts(held_out), {}, counts, held_out)
 
 
 def _store(read: Records, folder: Path, tokenizer: Any, config: RunConfig, view: View) -> bool:
