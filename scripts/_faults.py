@@ -16,7 +16,7 @@ import signal
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,24 +29,22 @@ from transformers import Trainer
 
 from alignment.evaluation.end_of_run import EndOfRun
 from alignment.evaluation.held_out_pairs import HeldOutPairs
+from alignment.launch import training_run
 from alignment.launch.entry import main as command
-from alignment.launch.run import STAGED, run
+from alignment.launch.run import STAGED
 from alignment.launch.stages import Stages
 from alignment.trainers.base import AlignmentTrainer
 from alignment.trainers.checkpoints import step_of, whole_checkpoints
 from alignment.trainers.online import OnlineTrainer
-from alignment.trainers.termination import TERMINATION
 
-assert run  # imported before the forks, as is all that it imports
-
-SHORT = ["model=tiny", "data.limit=24", "data.eval_limit=6", "training.batch_size=2", "training.max_steps=6"]
+SHORT = ["model=tiny", "data.limit=24", "data.eval_limit=6", "training.batch_size=2", "training.max_steps=5"]
 SHORT += ["training.save_steps=2", "training.learning_rate=1e-3", "training.bf16=false", "peft.dropout=0.1"]
 SHORT += ["evaluation.prompts=4", "evaluation.max_new_tokens=6"]
 HELD_OUT = [*SHORT, "training.eval_steps=3"]
 ONLINE = [*SHORT, "rollout.prompts=4", "rollout.max_new_tokens=6"]
 STAGES = [*SHORT, "training.max_steps=4", "rollout.max_new_tokens=24"]
 
-# name: (recipe and settings, the places that it has besides the common ones)
+# name: recipe and settings
 RUNS: dict[str, list[str]] = {
     **{name: [f"recipe={name}", *HELD_OUT] for name in ("dpo", "kto", "reward", "preference_model", "sft", "cut")},
     "mle": ["recipe=cut", "loss=mle", *HELD_OUT],
@@ -105,13 +103,14 @@ def places_of(trainer: str) -> list[str]:
 
 
 class Watch:
-    """Counts Python events by place; with a `target` (place, number, signal) gives the signal at that event."""
+    """Counts Python events in `places`; with a `target` (number, signal) gives the signal at that event."""
 
-    def __init__(self, target: tuple[str, int, str] | None, note: Path) -> None:
-        self.target, self.note = target, note
+    def __init__(self, places: Collection[str], target: tuple[int, str] | None, note: Path) -> None:
+        self.places, self.target, self.note = places, target, note
         self.counts: Counter[str] = Counter()
         self.inside: list[str] = []
         self.step = 0
+        self.given = False  # the signal
 
     def patch(self) -> None:
         """Make every method of PLACES say that it is entered and left."""
@@ -141,19 +140,18 @@ class Watch:
 
     def _look(self) -> None:
         here = self.inside[-1] if self.inside else None
-        wanted = here is not None and (self.target is None or self.target[0] == here)
-        sys.setprofile(self._event if wanted else None)
+        sys.setprofile(self._event if here in self.places and not self.given else None)
 
     def _event(self, frame: Any, event: str, argument: Any) -> None:
         here = self.inside[-1]
         self.counts[here] += 1
-        if self.target is not None and self.counts[here] == self.target[1]:
+        if self.target is not None and self.counts[here] == self.target[0]:
             sys.setprofile(None)
+            self.given = True
             name = f"{frame.f_globals.get('__name__')}.{frame.f_code.co_name}"
             name += f" > {argument.__name__}" if event.startswith("c_") else ""
             self.note.write_text(json.dumps({"step": self.step, "at": name}))
-            number, self.target = self.target[2], None
-            os.kill(os.getpid(), getattr(signal, number))
+            os.kill(os.getpid(), getattr(signal, self.target[1]))
 
 
 def forked(arguments: list[str], log: Path, watch: Watch | None = None) -> int:
@@ -166,6 +164,7 @@ def forked(arguments: list[str], log: Path, watch: Watch | None = None) -> int:
             with open(log, "a") as said:
                 os.dup2(said.fileno(), 1)
                 os.dup2(said.fileno(), 2)
+            training_run.plot_curves = lambda folder: None  # a third of such a run's time
             if watch is not None:
                 watch.patch()
             code = command(arguments)
@@ -180,29 +179,33 @@ def forked(arguments: list[str], log: Path, watch: Watch | None = None) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def whole_run(trainer: str, folder: Path) -> tuple[Path, dict[str, int]]:
-    """The folder of the uninterrupted run of `trainer`, made once, and its Python events by place."""
+def whole_run(trainer: str, folder: Path, places: Collection[str]) -> tuple[Path, dict[str, int]]:
+    """The folder of the uninterrupted run of `trainer`, made once, and its Python events in `places`."""
     made, counts = folder / trainer / "whole", folder / trainer / "counts.json"
-    if not counts.is_file():
+    if not counts.is_file() or not json.loads(counts.read_text()).keys() >= set(places):
         shutil.rmtree(made, ignore_errors=True)
         made.parent.mkdir(parents=True, exist_ok=True)
         log = folder / trainer / "whole.log"
-        code = forked([*RUNS[trainer], f"output_dir={made}"], log, Watch(None, counts))
+        code = forked([*RUNS[trainer], f"output_dir={made}"], log, Watch(places, None, counts))
         if code:
             raise RuntimeError(f"the uninterrupted run of {trainer} ended with {code}: {log.read_text()[-2000:]}")
     return made, json.loads(counts.read_text())
 
 
-def hit(point: Point, folder: Path) -> dict[str, Any]:
-    """The row of one point: how the run was ended, where it went on, and whether it ends as the uninterrupted one."""
-    whole, counts = whole_run(point.trainer, folder)
+def hit(point: Point, folder: Path, places: Collection[str]) -> dict[str, Any]:
+    """The row of one point: how the run was ended, where it went on, and whether it ends as the uninterrupted one.
+
+    Args:
+        places: of all points of this trainer: the uninterrupted run is made once for them.
+    """
+    whole, counts = whole_run(point.trainer, folder, places)
     made, note, log = (folder / point.trainer / f"{point.number}{suffix}" for suffix in ("", ".json", ".log"))
     shutil.rmtree(made, ignore_errors=True)
     for file in (note, log):
         file.unlink(missing_ok=True)
     event = math.ceil(point.share * counts[point.place])
     arguments = [*RUNS[point.trainer], f"output_dir={made}"]
-    code = forked(arguments, log, Watch((point.place, event, point.signal), note))
+    code = forked(arguments, log, Watch({point.place}, (event, point.signal), note))
     met = json.loads(note.read_text()) if note.is_file() else {"step": None, "at": "never"}
     row = {"point": point.number, "trainer": point.trainer, "signal": point.signal, "place": point.place}
     row |= {"event": event, "events": counts[point.place], **met, "exit": code}
@@ -302,6 +305,3 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         cells += [row["went on from"] or "the beginning", "yes" if row["equal"] else "**no**"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
-
-
-assert not TERMINATION.asked

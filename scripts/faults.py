@@ -42,10 +42,11 @@ def main() -> int:
     chosen = {int(number) for number in arguments.points.split(",")} if arguments.points else None
     work = arguments.work or Path(tempfile.mkdtemp(prefix="faults-"))
     try:
-        for point in _faults.points(arguments.count, arguments.seed, _faults.places_of):
-            if point.number in done or (chosen is not None and point.number not in chosen):
-                continue
-            row = _faults.hit(point, work.absolute())
+        every = _faults.points(arguments.count, arguments.seed, _faults.places_of)
+        wanted = [p for p in every if p.number not in done and (chosen is None or p.number in chosen)]
+        for point in wanted:
+            places = {other.place for other in wanted if other.trainer == point.trainer}
+            row = _faults.hit(point, work.absolute(), places)
             rows.append(row)
             with open(out, "a") as file:
                 file.write(json.dumps(row) + "\n")
