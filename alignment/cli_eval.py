@@ -17,6 +17,8 @@ MODELS = (
     "NAME=SPEC or SPEC: a built-in's name, folder, run folder, adapter, hub id, .gguf file, or a file of stored answers"
     " in any known format (FILE#SOURCE where it holds those of several models)."
 )
+EMBEDDER = "Distance of answers by the mean hidden states of this model: a built-in's name, folder, run or hub id."
+NLI = "How far answers contradict each other, by this sequence classifier with NLI labels: a folder or hub id."
 FEEDBACK = "a feedback's name, a FILE.yaml of its settings, or the run that trained it; also NAME=WHAT. Repeatable."
 
 
@@ -38,6 +40,8 @@ def evaluate(
     reference: Annotated[
         str | None, typer.Option(help="What the KL is measured to: one of the models by its name, or another.")
     ] = None,
+    embedder: Annotated[str | None, typer.Option(metavar="MODEL", help=EMBEDDER)] = None,
+    nli: Annotated[str | None, typer.Option(metavar="MODEL", help=NLI)] = None,
     held_out: Annotated[Path | None, typer.Option(help="A file of text, for the perplexity.")] = None,
     tasks: Annotated[
         str | None, typer.Option(help="Benchmarks of lm-eval, with commas between: arc_easy,hellaswag.")
@@ -81,7 +85,7 @@ def evaluate(
 
     quiet_libraries()
     named = [task.strip() for task in (tasks or "").split(",") if task.strip()]
-    asking = Asking(score or [], judge or [], baseline, pairs, reference, held_out, named, task_limit)
+    asking = Asking(score or [], judge or [], baseline, pairs, reference, embedder, nli, held_out, named, task_limit)
     sampling = Sampling(n, max_new_tokens, temperature, top_p, seed, batch_size, max_prompt_length, template, dtype)
     options: dict[str, Any] = {"format": format, "split": split, "limit": limit, "answer_field": answer_field}
     try:

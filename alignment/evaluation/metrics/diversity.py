@@ -141,7 +141,8 @@ def embedding_distance(vectors: np.ndarray | Sequence[np.ndarray]) -> float:
     with np.errstate(invalid="ignore", divide="ignore"):
         units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         # The squared length of the sum is n + the sum of all cosines, each pair twice.
-        return 1.0 - float((np.square(units.sum(axis=0)).sum() - n) / (n * (n - 1)))
+        mean = (np.square(units.sum(axis=0)).sum() - n) / (n * (n - 1))
+    return float(np.maximum(0.0, 1.0 - mean))  # below 0 by rounding alone
 
 
 def nli_diversity(texts: Sequence[str], contradiction: Callable[[str, str], float]) -> float:

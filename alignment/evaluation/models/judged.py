@@ -13,9 +13,8 @@ from alignment.evaluation.metrics.length_controlled import instruction_difficult
 from alignment.evaluation.metrics.multiple import holm, paired_p_value
 from alignment.evaluation.metrics.ranking import Standing, bradley_terry
 from alignment.evaluation.metrics.win_rates import win_rate
-from alignment.evaluation.models.cells import NAN, Cell
+from alignment.evaluation.models.cells import NAN, Cell, by_prompt, series_cell
 from alignment.evaluation.models.duels import Duel, Scores
-from alignment.evaluation.models.measures import by_prompt, series_cell
 
 OTHERS = 2  # models besides baseline and the one that is controlled, from which the difficulty of instructions is taken
 
@@ -25,12 +24,11 @@ def score_cells(name: str, scores: Mapping[str, Scores], baseline: str, seed: in
     series = {model: by_prompt(rows) for model, rows in scores.items()}
     found = []
     for model, values in series.items():
-        others = [NAN] * len(values) if model == baseline else series[baseline]
+        others = None if model == baseline else series[baseline]
         cell = series_cell(("score", name, "mean", model), values, others, seed)
         answers = [score for row in scores[model] for score in row]
         counts: dict[str, float] = {"answers": len(answers), "no verdict": sum(map(math.isnan, answers))}
-        p = NAN if model == baseline else paired_p_value(others, values, seed)
-        found.append(replace(cell, p=p, counts=counts))
+        found.append(replace(cell, counts=counts))
     return found
 
 
@@ -95,6 +93,13 @@ def ranking(duels: Sequence[Duel], prompts: int, seed: int = 0) -> tuple[list[St
 
 
 def adjusted(cells: Sequence[Cell]) -> list[Cell]:
-    """The same cells with Holm's adjusted p-values over all that have one."""
-    values = holm([cell.p for cell in cells])
-    return [replace(cell, p_adjusted=float(value)) for cell, value in zip(cells, values, strict=True)]
+    """The same cells with Holm's adjusted p-values: scores and judges are one family, what is said of answers another.
+
+    So what is measured of answers besides does not make it harder to see which model is better.
+    """
+    found = list(cells)
+    for sections in (("score", "judge"), ("answers",)):
+        places = [place for place, cell in enumerate(cells) if cell.section in sections]
+        for place, value in zip(places, holm([cells[place].p for place in places]), strict=True):
+            found[place] = replace(found[place], p_adjusted=float(value))
+    return found

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from alignment.evaluation.models.cells import Cell
+from alignment.evaluation.models.diversity import EMBEDDING, NLI
 from alignment.evaluation.models.outcome import Evaluation
 from alignment.evaluation.text import visible
+from alignment.models.embeddings import MOST_TOKENS
 from alignment.rollouts.sample_file import Sampling
 
 
@@ -23,6 +28,7 @@ def notes_of(found: Evaluation, sampling: Sampling) -> list[str]:
         " that are counted."
     )
     lines += _tests(found.cells, found.baseline)
+    lines += _marks(found.cells, found.baseline)
     lines += _duels(found)
     if metrics & {"kl", "entropy"}:
         lines += _likelihood(sampling, metrics)
@@ -31,6 +37,7 @@ def notes_of(found: Evaluation, sampling: Sampling) -> list[str]:
             "Diversity: over the prompts that all models answered, with as many answers of each; across inputs with a"
             " jackknife interval. It falls with length alone, so compare models of like length."
         )
+    lines += _readers(found.settings, metrics)
     if any(one.of.stored for one in found.models):
         lines.append("Of stored answers there are no tokens and no likelihood: these cells are empty.")
     for name, why in found.failures.items():
@@ -40,13 +47,40 @@ def notes_of(found: Evaluation, sampling: Sampling) -> list[str]:
     return lines
 
 
+def _readers(settings: Mapping[str, Any], metrics: set[str]) -> list[str]:
+    lines = []
+    if f"{EMBEDDING}, per input" in metrics:
+        lines.append(
+            f"Embedding distance: 1 - the mean cosine of mean-pooled hidden states of {settings['embedder']}, of the"
+            f" first {MOST_TOKENS} tokens. Comparable under one such model alone."
+        )
+    if f"{NLI}, per input" in metrics:
+        lines.append(
+            f"NLI: by {settings['nli']}, over all ordered pairs of the answers to a prompt: 1 where one contradicts the"
+            " other, -1 where it follows from it, times that label's probability; higher is more diverse."
+        )
+    return lines
+
+
 def _tests(cells: list[Cell], baseline: str) -> list[str]:
-    tests = sum(cell.p == cell.p for cell in cells)
+    tests = sum(cell.p == cell.p for cell in cells if cell.section != "answers")
     if not tests:
         return []
     return [
         f"p: two-sided, by flipping signs prompt by prompt, against {baseline}; Holm: corrected for the number of"
-        f" comparisons in these tables, {tests}."
+        f" comparisons by scores and judges, {tests}."
+    ]
+
+
+def _marks(cells: list[Cell], baseline: str) -> list[str]:
+    """What the stars in the tables of answers, likelihood and diversity are."""
+    tests = sum(cell.p == cell.p for cell in cells if cell.section == "answers")
+    if not tests:
+        return []
+    return [
+        f"*: not {baseline}'s number, p < 0.05 by the same prompts in both (signs flipped; across inputs: jackknife),"
+        f" corrected by Holm for the {tests} comparisons of answers, likelihood and diversity. Differences and their"
+        " intervals are in eval.csv."
     ]
 
 

@@ -21,6 +21,7 @@ from alignment.evaluation.models import heat_map, tasks
 from alignment.evaluation.models.answers import Answers
 from alignment.evaluation.models.cells import Cell
 from alignment.evaluation.models.contestants import Contestant, chosen, contestants
+from alignment.evaluation.models.diversity import Reader, Readings, contradictions_of, diversity_cells, vectors_of
 from alignment.evaluation.models.duels import Duel, Scores, all_scores, duels
 from alignment.evaluation.models.judged import adjusted, duel_cells, ranking, score_cells
 from alignment.evaluation.models.likelihoods import answer_logps, held_out_text, read_text
@@ -36,6 +37,8 @@ from alignment.evaluation.models.tables import tables
 from alignment.evaluation.models.verdicts import VerdictFile
 from alignment.evaluation.models.weights import Weights
 from alignment.feedback.adapters import close
+from alignment.models.embeddings import Embedder
+from alignment.models.entailment import Entailment, signs_of
 from alignment.resumable import OneProcess
 from alignment.rollouts.sample_file import Sampling
 
@@ -52,6 +55,8 @@ class Asking:
         baseline: the model that the others are compared with; None: the first.
         pairs: which models the judges compare: all of them, or each with the baseline.
         reference: the model that the KL is measured to: one of the models, or another.
+        embedder: the model whose mean hidden states are the answers' embeddings, for their distance.
+        nli: a sequence classifier with NLI labels, for how far answers contradict each other.
         held_out: a file of text, for the perplexity.
         tasks: benchmarks of lm-eval.
         task_limit: at most so many examples of each.
@@ -62,6 +67,8 @@ class Asking:
     baseline: str | None = None
     pairs: str = "all"
     reference: str | None = None
+    embedder: str | None = None
+    nli: str | None = None
     held_out: Path | None = None
     tasks: Sequence[str] = ()
     task_limit: int | None = None
@@ -120,6 +127,7 @@ class _Work:
     processes: OneProcess
     answers: list[Answers] = field(default_factory=list)
     likelihoods: dict[str, Likelihoods] = field(default_factory=dict)
+    readings: Readings = field(default_factory=Readings)
     cells: list[Cell] = field(default_factory=list)
     scored: dict[str, dict[str, Scores]] = field(default_factory=dict)
     duels: dict[str, list[Duel]] = field(default_factory=dict)
@@ -144,6 +152,7 @@ class _Work:
             read_text(asking.held_out)
         if asking.tasks:
             tasks.harness()
+        self._prepare_readers()
         options: dict[str, Any] = {"format": format, "split": split, "limit": limit, "seed": sampling.seed}
         self.asked: PromptSet = load_prompts(prompts, **options, answer_field=answer_field)
         self.weights = {each.name: self._weights(each.spec) for each in self.models if not each.stored}
@@ -151,6 +160,21 @@ class _Work:
         for each in self.models:
             if each.stored:  # before the models with weights are asked for hours
                 self.answers.append(stored_answers(each, self.asked, sampling.n))
+
+    def _prepare_readers(self) -> None:
+        """What looks at how the answers to a prompt differ; checked, and not loaded."""
+        embedder, nli = self.asking.embedder, self.asking.nli
+        if (embedder or nli) and self.sampling.n < 2:
+            raise UserError(
+                f"{'--embedder' if embedder else '--nli'} compares several answers to a prompt, and there is one"
+                "\nMend: -n 2, or more"
+            )
+        self.embedder = Reader(embedder, Embedder) if embedder else None
+        self.nli = Reader(nli, Entailment) if nli else None
+        if nli:
+            signs_of(nli)
+        for reader in (self.embedder, self.nli):
+            _ = reader and reader.key  # there is such a model
 
     def _weights(self, spec: str) -> Weights:
         return Weights(spec, self.sampling.dtype, self.sampling.template)
@@ -201,7 +225,20 @@ class _Work:
         self.likelihoods[name].reference = self._logps(answers, reference)
 
     def measure(self) -> None:
-        self.cells += answer_cells(self.answers, self.likelihoods, self.baseline.name, self.sampling.seed)
+        """Everything that needs no opinion."""
+        base, seed, folder = self.baseline.name, self.sampling.seed, self.folder
+        for one in self.answers if self.embedder else ():
+            self.readings.vectors[one.of.name] = vectors_of(one, self.embedder, folder, self.processes)
+        for one in self.answers if self.nli else ():
+            self.readings.contradictions |= contradictions_of(one, self.nli, folder, self.processes)
+        for reader in (self.embedder, self.nli):
+            if reader:
+                reader.release()
+        self.cells += answer_cells(self.answers, self.likelihoods, base, seed)
+        if self.sampling.n > 1:
+            cells, notes = diversity_cells(self.answers, self.readings, base, seed)
+            self.cells += cells
+            self.said += notes
 
     def judge(self) -> None:
         """Ask rewards and judges; what one of them fails to say is missing, and the others are asked all the same."""
@@ -235,6 +272,7 @@ class _Work:
             standings[name], why_not = ranking(own, len(self.asked), self.sampling.seed)
             self.said += [f"no ranking by {name}: {why_not}"] if why_not else []
         settings = {**asdict(self.sampling), "pairs": self.asking.pairs, "reference": self.asking.reference}
+        settings |= {"embedder": self.asking.embedder, "nli": self.asking.nli}
         settings |= {"held out": str(self.asking.held_out) if self.asking.held_out else None}
         found = Evaluation(
             self.folder, self.asked, self.answers, self.baseline.name, settings, cells,

@@ -26,6 +26,11 @@ ANSWERS = (
     ("refusals", "refusals", 1),
 )
 DIVERSITY = ("distinct-1", "distinct-2", "EAD", "self-BLEU")
+READ = (  # by models
+    ("embedding distance, per input", "embedding distance\nper input", 3),
+    ("embedding distance, across inputs", "embedding distance\nacross inputs", 3),
+    ("NLI, per input", "NLI\nper input", 3),
+)
 LIKELIHOOD = (
     ("kl", "", 2),
     ("entropy", "entropy\n(nats per token)", 2),
@@ -71,6 +76,7 @@ def tables(
     for kind in ("per input", "across inputs"):
         wanted = [(f"{metric}, {kind}", metric, 3) for metric in DIVERSITY]
         found.append(_answer_table(f"Diversity {kind}", answers, wanted))
+    found.append(_answer_table("Diversity as models read it", answers, READ))
     found.append(_task_table([cell for cell in cells if cell.section == "task"]))
     return [table for table in found if table.rows]
 
@@ -172,21 +178,27 @@ def _value(cell: Cell | None, digits: int) -> str:
     if cell is None:
         return ""  # it has no meaning for this model
     if "se" in cell.counts:
-        return _plus_minus(cell, digits)
+        return _plus_minus(cell, digits, star(cell))
     if cell.metric in PERCENT:
-        return _share(cell)
-    return f"{decimal(cell.value, digits)} {_bounds(cell.low, cell.high, lambda value: decimal(value, digits))}".strip()
+        return _share(cell, star(cell))
+    bounds = _bounds(cell.low, cell.high, lambda value: decimal(value, digits))
+    return f"{decimal(cell.value, digits)}{star(cell)} {bounds}".strip()
 
 
-def _plus_minus(cell: Cell, digits: int) -> str:
+def star(cell: Cell) -> str:
+    """A mark where the number is another than the baseline's, allowing for all that were compared."""
+    return "*" if cell.p_adjusted < 0.05 else ""
+
+
+def _plus_minus(cell: Cell, digits: int, mark: str = "") -> str:
     error = cell.counts.get("se")
-    shown = decimal(cell.value, digits)
+    shown = decimal(cell.value, digits) + mark
     return shown if number(error) is None else f"{shown} ± {decimal(error, digits)}"
 
 
-def _share(cell: Cell) -> str:
+def _share(cell: Cell, mark: str = "") -> str:
     bounds = _bounds(cell.low, cell.high, lambda value: decimal(100 * value, 1))
-    return f"{percent(cell.value)} {bounds}".strip()
+    return f"{percent(cell.value)}{mark} {bounds}".strip()
 
 
 def _bounds(low: float, high: float, shown: Callable[[float], str]) -> str:

@@ -43,10 +43,7 @@ class Weights:
     @cached_property
     def key(self) -> list[Any]:
         """What the weights are: digests of the files of adapters and base, the id of what is fetched from a hub."""
-        folder = resolve(self.spec)
-        parts = adapters_of(folder)
-        base = base_of_adapter(Path(parts[-1])) if parts else folder
-        return [self.config.dtype, *(digest_of_files(part) or part for part in [*parts, base])]
+        return key_of(self.spec, self.config.dtype)
 
     def same_tokens(self, other: Weights, prompts: Sequence[list[Message]]) -> bool:
         """Whether both mean the same by a token id, and put the prompts in the same ones."""
@@ -76,6 +73,19 @@ class Weights:
     def release(self) -> None:
         """Let the weights go; they are loaded anew when they are needed again."""
         self._model = self._layout = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        let_go()
+
+
+def key_of(spec: str, dtype: str) -> list[Any]:
+    """What the weights behind `spec` are: digests of the files of adapters and base, the id of what is fetched."""
+    folder = resolve(spec)
+    parts = adapters_of(folder)
+    base = base_of_adapter(Path(parts[-1])) if parts else folder
+    return [dtype, *(digest_of_files(part) or part for part in [*parts, base])]
+
+
+def let_go() -> None:
+    """Give the memory of a model that is held no more back."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

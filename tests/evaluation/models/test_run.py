@@ -83,10 +83,16 @@ def test_stored_answers_scored_compared_and_ranked(tmp_path: Path) -> None:
     assert [each.model for each in found.standings["longer"]] == ["long", "middle", "short"]
     names, matrix = found.matrix("longer")
     assert names == ["short", "middle", "long"] and math.isnan(matrix[0, 0]) and matrix[2, 1] == 1
-    # Every p-value of the evaluation is in one family: 2 scores and 2 judges of 2 models.
+    # Every p-value of scores and judges is in one family, 2 of each of 2 models; what is said of answers in another.
     tested = [cell for cell in found.cells if cell.p == cell.p]
-    assert len(tested) == 8 and all(cell.model != "middle" for cell in tested)
-    assert [cell.p_adjusted for cell in tested] == holm([cell.p for cell in tested]).tolist()
+    opinions, measured = ([cell for cell in tested if (cell.section == "answers") == of] for of in (False, True))
+    assert len(opinions) == 8 and all(cell.model != "middle" for cell in tested)
+    for family in (opinions, measured):
+        assert [cell.p_adjusted for cell in family] == holm([cell.p for cell in family]).tolist()
+    words = found.cell("words", "long")
+    assert words.difference == mean.difference and words.p_adjusted < 0.05
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert f"| long | {words.value:.1f}\\* [" in table and "corrected by Holm for the 8 comparisons of answers" in table
     assert not [cell for cell in found.cells if cell.metric in ("tokens", "cut", "kl", "entropy")]  # stored: no meaning
 
 
