@@ -135,6 +135,7 @@ def test_a_run_with_an_absurd_learning_rate_is_rolled_back(tmp_path: Path, capsy
     assert not (tmp_path / "checkpoints" / f"checkpoint-{seen}").exists()
 
 
+@pytest.mark.slow
 def test_stop_and_warn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     guard = {"action": "stop", "rows": 2, "chosen_logp_drop": 0.5}
     run = dpo(tmp_path, guard=guard, **WILD, save_steps=None)

@@ -35,9 +35,12 @@ class Listener(ThreadingHTTPServer):
 
 
 class FaultServer:
-    """Serves on a free port until closed. `says` makes the answer from the request's number (from 0) and body."""
+    """Serves on a port, a free one unless given, until closed.
 
-    def __init__(self, says: Callable[[int, dict[str, Any]], Answer]) -> None:
+    `says` makes the answer from the request's number (from 0) and body.
+    """
+
+    def __init__(self, says: Callable[[int, dict[str, Any]], Answer], port: int = 0) -> None:
         self.says = says
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
@@ -53,7 +56,7 @@ class FaultServer:
 
             def log_message(self, *args: Any) -> None: ...
 
-        self.http = Listener(("127.0.0.1", 0), Handler)
+        self.http = Listener(("127.0.0.1", port), Handler)
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     @property
