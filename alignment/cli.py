@@ -16,7 +16,7 @@ from alignment.cli_eval import evaluate
 from alignment.cli_frontier import frontier
 from alignment.cli_improve import improve
 from alignment.cli_options import Format, Out, Overwrite, Split
-from alignment.errors import UserError
+from alignment.errors import UserError, impossible_name
 from alignment.imports import only_named_on
 from alignment.launch.entry import wants_traceback
 
@@ -392,5 +392,10 @@ def main() -> int:
         if wants_traceback(sys.argv):
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if not (named := impossible_name(error)):
+            raise
+        print(f"error: {named}", file=sys.stderr)
         return 2
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -15,6 +16,13 @@ class UserError(Exception):
 
 class Interrupted(Exception):
     """SIGTERM was seen and agreed on by every rank: what was computed is saved, the process exits with code 143."""
+
+
+def impossible_name(error: OSError) -> UserError | None:
+    """The UserError for a name that no file can have, or that leads in a circle; None for any other error."""
+    if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+        return None
+    return UserError(f"{error.strerror}: {str(error.filename)[:80]}")
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> str:

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from alignment.errors import Interrupted, UserError
+from alignment.errors import Interrupted, UserError, impossible_name
 from alignment.imports import only_named_on
 from alignment.launch.processes import rank, use_all_cores
 
@@ -48,6 +48,11 @@ def main(argv: Sequence[str] | None = None, run: str | None = None) -> int:
         if wants_traceback(argv):
             traceback.print_exc()
         _report(error)
+        return 2
+    except OSError as error:
+        if not (named := impossible_name(error)):
+            raise
+        _report(named)
         return 2
     except Interrupted:
         return 143

@@ -20,7 +20,7 @@ from typing import Any
 from hypothesis.strategies import SearchStrategy
 
 from alignment.data.formats.common import RowError
-from alignment.errors import UserError
+from alignment.errors import UserError, impossible_name
 
 SECONDS = 10  # of processor time for one input: what hangs takes longer on any machine
 WAITING_SECONDS = 120  # of time: for what hangs without computing
@@ -110,6 +110,10 @@ def attempt(target: Target, value: Any) -> str:
             found, end = str(error), "refused"
             if not found.strip():
                 raise Broken("an error without a message") from error
+        except OSError as error:  # the commands say it in one line
+            if not impossible_name(error):
+                raise
+            found, end = str(error), "refused"
     if SECRET in repr(found):
         raise Broken(f"{target.name} gave away the environment: {found!r:.300}")
     return end
