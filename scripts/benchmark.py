@@ -4,13 +4,16 @@
     python scripts/benchmark.py rollout --model smollm2-135m --prompts 8 -k 4 --max-new-tokens 128 --json rollout.json
     python scripts/benchmark.py cut --model smollm2-135m --data planted --json cut.json
     python scripts/benchmark.py gpu --out gpu.md
+    python scripts/benchmark.py data --pairs 1000000
+    python scripts/benchmark.py packing --data HH_FOLDER
 
 `dpo` trains the same model on the same pairs in the same order with our DPOTrainer (shared and padded layout, reference
 in the step and precomputed) and with TRL's (its defaults, and its fastest settings). `rollout` (in
 _benchmark_rollout.py) samples with ours, with `generate`, and with TRL's mixture of two policies. `cut` (in
 _benchmark_cut.py) takes steps of CUT packed, and as its authors do, as two padded streams. `gpu` (in _benchmark_gpu.py)
-measures all of it on one GPU in under nine minutes. Every contender runs in a process of its own, one after the other.
-docs/benchmarks.md and docs/rollouts.md say what is measured and how.
+measures all of it on one GPU in under nine minutes. `data` and `packing` (in _benchmark_data.py) measure memory and
+throughput of many pairs, and how evenly steps lie on ranks. Every contender runs in a process of its own, one after the
+other. docs/benchmarks.md, docs/rollouts.md and docs/large_data.md say what is measured and how.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ sys.path.insert(0, str(ROOT))
 # Found through the line above, installed or not.
 from alignment.errors import UserError, unknown  # noqa: E402
 from scripts._benchmark_cut import cut  # noqa: E402
+from scripts._benchmark_data import data, packing  # noqa: E402
 from scripts._benchmark_gpu import gpu  # noqa: E402
 from scripts._benchmark_pairs import LIMIT, prepare  # noqa: E402
 from scripts._benchmark_process import measured  # noqa: E402
@@ -48,6 +52,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.command()(rollout)
 app.command()(cut)
 app.command()(gpu)
+app.command()(data)
+app.command()(packing)
 console = Console()
 
 

@@ -109,7 +109,8 @@ def test_built_in_set_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_hub_is_asked_only_where_nothing_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def load(name: str, configuration: str | None, split: str) -> datasets.Dataset:
+    def load(name: str, configuration: str | None, split: str, streaming: bool) -> datasets.Dataset:
+        assert not streaming
         asked.append((name, configuration, split))
         return datasets.Dataset.from_list([{"prompt": "Why?", "chosen": "Yes.", "rejected": "No."}])
 

@@ -6,11 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from transformers import TrainerCallback
 
 from alignment.batching.groups import Unit
+from alignment.batching.units import pair_units
 from alignment.config import DataConfig, EvaluationConfig, ModelConfig, PeftConfig, RunConfig, TrainingConfig
+from alignment.data import sources
+from alignment.data.views import Pair
 from alignment.errors import UserError
 from alignment.models.loading import load_tokenizer
 from alignment.trainers.dpo import DPOTrainer
@@ -88,6 +92,32 @@ def whole_loader(config: RunConfig, state: dict[str, Any]) -> Any:
     stream = stream_of(config)
     stream.go_to(state)
     return skip_first_batches(stream.loader(12, "shared", 0, 1), state["step"])
+
+
+def test_a_hub_id_is_streamed(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"prompt": f"{n}?", "chosen": "So.", "rejected": "No."} for n in range(9)]
+    asked: list[bool] = []
+
+    def load(name: str, configuration: str | None, split: str, streaming: bool) -> datasets.IterableDataset:
+        asked.append(streaming)
+        return datasets.IterableDataset.from_generator(lambda: iter(rows))
+
+    monkeypatch.setattr(sources, "load_from_hub", load)
+    config.data.path = "owner/name"
+    stream = stream_of(config)
+    units = [stream.take() for _ in range(6)]
+    again = stream_of(config)
+    again.go_to({"step": 0, **vars(stream.position)})
+    units += [again.take() for _ in range(3)]
+    assert sorted(prompts(units)) == sorted(prompts(units_of(rows, config))) and asked == [True, True]
+
+
+def units_of(rows: list[dict[str, str]], config: RunConfig) -> list[Unit]:
+    given = [Pair(row["prompt"], *([{"role": role, "content": row[name]}] for role, name in NAMES)) for row in rows]
+    return pair_units(given, load_tokenizer(config.model), config.data)[0]
+
+
+NAMES = (("user", "prompt"), ("assistant", "chosen"), ("assistant", "rejected"))
 
 
 def test_other_rows_are_noticed(config: RunConfig) -> None:
