@@ -14,9 +14,9 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from alignment.errors import Interrupted, UserError, impossible_name
+from alignment.errors import Interrupted, UserError
 from alignment.imports import only_named_on
-from alignment.launch.processes import rank, use_all_cores
+from alignment.launch.processes import lost_process, rank, use_all_cores
 
 RANK_0_FIRST_SECONDS = 3.0
 
@@ -48,11 +48,6 @@ def main(argv: Sequence[str] | None = None, run: str | None = None) -> int:
         if wants_traceback(argv):
             traceback.print_exc()
         _report(error)
-        return 2
-    except OSError as error:
-        if not (named := impossible_name(error)):
-            raise
-        _report(named)
         return 2
     except Interrupted:
         return 143
@@ -96,7 +91,17 @@ def _dispatch(argv: Sequence[str], run: str) -> int:
     config = composer.config(arguments.overrides)
     from alignment.launch.run import run as run_once
 
-    run_once(config, list(arguments.overrides))
+    try:
+        run_once(config, list(arguments.overrides))
+    except RuntimeError as error:
+        why = lost_process(error)
+        if why is None:
+            raise
+        folder = f": resume={config.output_dir} goes on from its last checkpoint" if config.output_dir else ""
+        raise UserError(
+            f"rank {rank()} has lost another process of this run ({why}); what ended that one stands above, or in the "
+            f"launcher's report below\nMend: launch the run again{folder}"
+        ) from error
     return 0
 
 

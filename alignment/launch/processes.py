@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
 
+# What gloo and NCCL say when a process at the other end is gone.
+LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "remote process")
 ENDED = (137, 143)  # exit codes of a process that was ended by a signal
 PATIENCE = timedelta(days=30)  # one process may train and evaluate for long while the others are done
 
@@ -43,6 +45,15 @@ def use_all_cores() -> None:
         return
     if not any(entry.startswith(b"OMP_NUM_THREADS=") for entry in launcher):
         os.environ["OMP_NUM_THREADS"] = str(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def lost_process(error: RuntimeError) -> str | None:
+    """In words, where `error` says that another process of this launch is gone; else None."""
+    if world_size() == 1:
+        return None
+    words = " ".join(str(error).split())
+    found = next((word for word in LOST if word in words.lower()), None)
+    return found or (type(error).__name__ if type(error).__name__ in ("DistBackendError", "DistNetworkError") else None)
 
 
 class Peers:
