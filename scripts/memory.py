@@ -106,6 +106,7 @@ def estimated(words: list[str]) -> dict[str, Any]:
 
     found = estimate(configured(words))
     parts = {name: value / 1e6 for name, value in vars(found).items() if isinstance(value, int)}
+    parts |= {name: getattr(found, name) / 1e6 for name in ("training", "while_sampling", "loading")}
     return {"estimate_mb": (found.total - found.runtime) / 1e6, "parts_mb": parts, "notes": found.notes}
 
 
