@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from alignment.cli_contamination import contamination
+from alignment.cli_doctor import doctor
 from alignment.cli_eval import evaluate
 from alignment.cli_frontier import frontier
 from alignment.cli_improve import improve
@@ -301,6 +302,7 @@ def label(
 
 
 app.command("eval")(evaluate)
+app.command()(doctor)
 app.command()(improve)
 app.command()(frontier)
 
