@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ MODELS = (
 )
 EMBEDDER = "Distance of answers by the mean hidden states of this model: a built-in's name, folder, run or hub id."
 NLI = "How far answers contradict each other, by this sequence classifier with NLI labels: a folder or hub id."
+LONGEST_WAIT = timedelta(days=2)  # of one process for another: a benchmark of lm-eval can take hours
 FEEDBACK = "a feedback's name, a FILE.yaml of its settings, or the run that trained it; also NAME=WHAT. Repeatable."
 
 
@@ -120,4 +122,4 @@ def processes_of_launch() -> Any:
     from alignment.trainers.termination import TERMINATION
 
     TERMINATION.install()
-    return Together(PartialState(cpu=not torch.cuda.is_available()))
+    return Together(PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT))

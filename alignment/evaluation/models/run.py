@@ -198,12 +198,12 @@ class _Work:
             found.own = self._logps(own, weights)
             if self.asking.held_out:
                 found.text = held_out_text(self.asking.held_out, weights, self.folder, self.processes)
-            weights.release()
             if self.asking.tasks:
                 limit = self.asking.task_limit
                 self.cells += tasks.task_cells(
                     each.name, weights, self.asking.tasks, self.folder, limit, self.processes
                 )
+            weights.release()
         order = [each.name for each in self.models]
         self.answers.sort(key=lambda one: order.index(one.of.name))
         if self.reference is not None:

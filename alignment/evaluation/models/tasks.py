@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from alignment.errors import UserError
 from alignment.evaluation.files import write_atomically
@@ -16,19 +17,18 @@ from alignment.evaluation.models.cells import NAN, Cell
 from alignment.evaluation.models.prompts import digest
 from alignment.evaluation.models.sampled import slug
 from alignment.evaluation.models.weights import Weights
-from alignment.models.loading import adapters_of, base_of_adapter, resolve
 from alignment.resumable import OneProcess
 
 INSTALL = "pip install lm-eval"
+Results = dict[str, dict[str, Any]]  # of a task, and of its parts where it has some
 
 
 def harness() -> Any:
     """The package `lm_eval`; UserError that says how to install it where it is missing."""
     try:
-        import lm_eval
+        return importlib.import_module("lm_eval")
     except ImportError as error:
         raise UserError(f"--tasks needs a package that is not installed ({error}): {INSTALL}") from error
-    return lm_eval
 
 
 def task_cells(
@@ -36,44 +36,62 @@ def task_cells(
 ) -> list[Cell]:
     """The metrics of each task and of its groups' means, as lm-eval gives them, with its standard errors.
 
-    They are kept in FOLDER/tasks by weights, tasks and limit, and measured once.
+    Each task is measured once, by one of the processes, and kept in FOLDER/tasks by weights, task and limit.
 
     Raises:
-        UserError: a stack of adapters, which lm-eval does not load; an unknown task; or what else it refuses.
+        UserError: an unknown task, or what else lm-eval refuses.
     """
-    key = digest("tasks", weights.key, sorted(tasks), limit)
-    path = folder / "tasks" / f"{slug(weights.spec)}-{key}.json"
-    kept = processes.on_first(lambda: json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None)
-    if kept is None:
-        kept = _measured(weights, tasks, limit)
-        if processes.rank == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(kept, indent=1, default=str) + "\n")
-    return [cell for task, found in kept.items() for cell in _cells(name, task, found)]
+
+    def path(task: str) -> Path:
+        own = Path(task).read_text("utf-8") if Path(task).is_file() else None  # a YAML file of a person's own
+        key = digest("tasks", weights.key, task, own, limit)
+        return folder / "tasks" / f"{slug(weights.spec)}-{slug(task)}-{key}.json"
+
+    def kept() -> dict[str, Results]:
+        return {task: json.loads(path(task).read_text("utf-8")) for task in tasks if path(task).is_file()}
+
+    found = processes.on_first(kept)
+    todo = [task for task in dict.fromkeys(tasks) if task not in found]
+    for first in range(0, len(todo), processes.size):
+        mine = first + processes.rank
+        made = [_measured(weights, todo[mine], limit)] if mine < len(todo) else []
+        for task, results, failure in processes.gathered(made):
+            if failure:
+                raise UserError(f"--tasks {task}: lm-eval refuses: {failure}")
+            found[task] = results
+            if processes.rank == 0:
+                path(task).parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path(task), json.dumps(results, indent=1, default=str) + "\n")
+        processes.after_batch()
+    results = {part: numbers for task in tasks for part, numbers in found[task].items()}
+    return [cell for part, numbers in results.items() for cell in _cells(name, part, numbers)]
 
 
-def _measured(weights: Weights, tasks: Sequence[str], limit: int | None) -> dict[str, Any]:
-    package, device = harness(), "cuda" if torch.cuda.is_available() else "cpu"
-    options: dict[str, Any] = {"limit": limit, "device": device, "log_samples": False}
+def _measured(weights: Weights, task: str, limit: int | None) -> tuple[str, Results, str]:
+    """(the task, its results, why there are none), measured in this process alone with the model that answered."""
+    evaluator = harness()
+    language_model = importlib.import_module("lm_eval.models.huggingface").HFLM
     try:
-        found = package.simple_evaluate(model="hf", model_args=model_arguments(weights), tasks=list(tasks), **options)
+        model = language_model(pretrained=weights.model, tokenizer=weights.tokenizer)
+        with _as_the_first():
+            found = evaluator.simple_evaluate(model=model, tasks=[task], limit=limit, log_samples=False)
     except (ValueError, KeyError, OSError) as error:
-        raise UserError(f"--tasks {','.join(tasks)}: lm-eval refuses: {' '.join(str(error).split())[:300]}") from error
-    return {} if found is None else dict(found["results"])  # it gives results to the first process alone
+        return task, {}, " ".join(str(error).split())[:300]
+    return task, dict(found["results"]), ""
 
 
-def model_arguments(weights: Weights) -> dict[str, Any]:
-    """What lm-eval's transformers model takes: the folder or hub id, and an adapter beside it."""
-    folder = resolve(weights.spec)
-    adapters = adapters_of(folder)
-    if len(adapters) > 1:
-        raise UserError(
-            f"--tasks: {weights.spec} is an adapter on an adapter, which lm-eval does not load"
-            f"\nMend: align export {weights.spec} FOLDER, and give that folder"
-        )
-    if not adapters:
-        return {"pretrained": folder, "dtype": weights.config.dtype}
-    return {"pretrained": base_of_adapter(Path(folder)), "peft": folder, "dtype": weights.config.dtype}
+@contextmanager
+def _as_the_first() -> Iterator[None]:
+    """lm-eval gives no results where the launcher says that this is not the first process: it takes it for a helper."""
+    rank = os.environ.get("LOCAL_RANK")
+    os.environ["LOCAL_RANK"] = "0"
+    try:
+        yield
+    finally:
+        if rank is None:
+            del os.environ["LOCAL_RANK"]
+        else:
+            os.environ["LOCAL_RANK"] = rank
 
 
 def _cells(name: str, task: str, found: dict[str, Any]) -> list[Cell]:

@@ -23,7 +23,9 @@ from alignment.evaluation.models import sampled, verdicts, weights
 from alignment.evaluation.models.outcome import Evaluation
 from alignment.evaluation.models.run import Asking, evaluate
 from alignment.evaluation.models.tables import render
+from alignment.evaluation.models.tasks import task_cells
 from alignment.evaluation.models.weights import Weights
+from alignment.resumable import OneProcess
 from alignment.rollouts.sample_file import Sampling
 from tests.commands import align, refused
 from tests.evaluation.models.made import Longer, write_rows
@@ -230,18 +232,26 @@ def test_prompts_too_long_for_a_model_have_no_answer(tmp_path: Path) -> None:
 
 
 class Harness(types.ModuleType):
-    """lm-eval's one function, as its documentation describes it."""
+    """What is used of lm-eval, as its documentation describes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__("lm_eval")
         self.calls: list[dict[str, Any]] = []
+        models = types.ModuleType("lm_eval.models.huggingface")
+        models.HFLM = types.SimpleNamespace  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "lm_eval", self)
+        monkeypatch.setitem(sys.modules, models.__name__, models)
 
-    def simple_evaluate(self, **given: Any) -> dict[str, Any]:
+    def simple_evaluate(self, **given: Any) -> dict[str, Any] | None:
         self.calls.append(given)
-        if "nowhere" in given["tasks"]:
+        (task,) = given["tasks"]
+        if task == "nowhere":
             raise KeyError("nowhere")
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            return None
         scores = {"acc,none": 0.25, "acc_stderr,none": 0.01, "acc_norm,none": 0.3, "acc_norm_stderr,none": "N/A"}
-        return {"results": {task: {"alias": task, "sample_len": 100, **scores} for task in given["tasks"]}}
+        parts = [task] if task != "group" else ["group", "part"]
+        return {"results": {each: {"alias": each, "sample_len": 100, **scores} for each in parts}}
 
 
 def test_benchmarks_are_the_harness_s_affair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,22 +259,53 @@ def test_benchmarks_are_the_harness_s_affair(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(UserError, match=r"--tasks needs a package that is not installed.*pip install lm-eval"):
         evaluate(["tiny"], asked, tmp_path / "out", Asking(tasks=["arc_easy"]), SHORT)
-    harness = Harness()
-    monkeypatch.setitem(sys.modules, "lm_eval", harness)
+    harness = Harness(monkeypatch)
     for _ in range(2):
-        asking = Asking(tasks=["arc_easy", "hellaswag"], task_limit=10)
+        asking = Asking(tasks=["arc_easy", "group"], task_limit=10)
         found = evaluate(["tiny"], asked, tmp_path / "out", asking, SHORT)
-    (call,) = harness.calls  # once
-    assert call["model"] == "hf" and call["tasks"] == ["arc_easy", "hellaswag"] and call["limit"] == 10
-    assert call["model_args"]["pretrained"].endswith("tiny") and call["model_args"]["dtype"] == "float32"
-    cell = found.cell("acc", "tiny", "hellaswag")
+    first, second = harness.calls  # each once
+    assert (first["tasks"], second["tasks"]) == (["arc_easy"], ["group"]) and first["limit"] == 10
+    assert first["model"].pretrained.config.hidden_size == 192 and first["model"].tokenizer.vocab_size
+    cell = found.cell("acc", "tiny", "part")
     assert (cell.value, cell.counts["se"]) == (0.25, 0.01) and cell.low == pytest.approx(0.25 - 0.0196)
     assert math.isnan(found.cell("acc_norm", "tiny", "arc_easy").low)
     assert not [cell for cell in found.cells if cell.metric == "sample_len"]
     text = (tmp_path / "out" / "table.md").read_text()
     assert "| model | arc\\_easy acc | arc\\_easy acc\\_norm |" in text and "| 0.250 ± 0.010 | 0.300 |" in text
-    with pytest.raises(UserError, match="lm-eval refuses: 'nowhere'"):
-        evaluate(["tiny"], asked, tmp_path / "out", Asking(tasks=["nowhere"]), SHORT)
+    with pytest.raises(UserError, match="--tasks nowhere: lm-eval refuses: 'nowhere'"):
+        evaluate(["tiny"], asked, tmp_path / "out", Asking(tasks=["arc_easy", "nowhere"]), SHORT)
+
+
+class OneOfTwo(OneProcess):
+    """One of two processes; `others` is what the other one has found, batch by batch."""
+
+    size = 2
+
+    def __init__(self, rank: int, others: list[list[Any]]) -> None:
+        self.rank, self.others = rank, iter(others)
+
+    def gathered(self, mine: list[Any]) -> list[Any]:
+        theirs = next(self.others)
+        return theirs + mine if self.rank else mine + theirs
+
+
+def test_benchmarks_are_shared_out_to_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: Any = types.SimpleNamespace(spec="m", key=["m"], model="a model", tokenizer="its tokenizer")
+    found, said = [], {task: (task, {task: {"acc,none": 0.5}}, "") for task in ("a", "b", "c")}
+    for rank, own, others in ((0, ["a", "c"], [[said["b"]], []]), (1, ["b"], [[said["a"]], [said["c"]]])):
+        harness = Harness(monkeypatch)
+        monkeypatch.setenv("LOCAL_RANK", str(rank))  # as the launcher says
+        folder = tmp_path / str(rank)
+        found.append(task_cells("m", loaded, ["a", "b", "c"], folder, None, OneOfTwo(rank, others)))
+        assert [call["tasks"] for call in harness.calls] == [[task] for task in own]
+        assert os.environ["LOCAL_RANK"] == str(rank)
+        assert len(list(folder.glob("tasks/*.json"))) == (0 if rank else 3)
+        for other in ([("nowhere", {}, "why")], [said["b"]]):  # both processes end, whichever it was
+            two = OneOfTwo(rank, [other])
+            with pytest.raises(UserError, match="--tasks nowhere: lm-eval refuses"):
+                task_cells("m", loaded, ["nowhere", "d"][:: -1 if rank else 1], tmp_path / "o", None, two)
+    values = [{(cell.of, cell.metric): cell.value for cell in cells} for cells in found]
+    assert values[0][("a", "acc")] == 0.25 and values[0][("b", "acc")] == 0.5 and values[1][("b", "acc_norm")] == 0.3
 
 
 def test_the_command_and_what_it_refuses(
