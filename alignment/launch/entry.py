@@ -14,7 +14,8 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from alignment.errors import Interrupted, UserError
+from alignment.disk import full_disk
+from alignment.errors import Interrupted, UserError, impossible_name
 from alignment.imports import only_named_on
 from alignment.launch.processes import lost_process, rank, use_all_cores
 
@@ -48,6 +49,11 @@ def main(argv: Sequence[str] | None = None, run: str | None = None) -> int:
         if wants_traceback(argv):
             traceback.print_exc()
         _report(error)
+        return 2
+    except OSError as error:
+        if not (named := impossible_name(error)):
+            raise
+        _report(named)
         return 2
     except Interrupted:
         return 143
@@ -93,16 +99,29 @@ def _dispatch(argv: Sequence[str], run: str) -> int:
 
     try:
         run_once(config, list(arguments.overrides))
-    except RuntimeError as error:
-        why = lost_process(error)
-        if why is None:
+    except (UserError, Interrupted):
+        raise
+    except Exception as error:
+        named = _no_defect(error, config.output_dir)
+        if named is None:
             raise
-        folder = f": resume={config.output_dir} goes on from its last checkpoint" if config.output_dir else ""
-        raise UserError(
-            f"rank {rank()} has lost another process of this run ({why}); what ended that one stands above, or in the "
-            f"launcher's report below\nMend: launch the run again{folder}"
-        ) from error
+        raise named from error
     return 0
+
+
+def _no_defect(error: Exception, folder: str | None) -> UserError | None:
+    """What to say of an error that is the machine's: another process gone, a disk full; None where it is neither."""
+    lost, full = lost_process(error), full_disk(error)
+    resume = f"resume={folder} goes on from its last checkpoint" if folder else "launch the run again"
+    if lost is not None:
+        return UserError(
+            f"rank {rank()} has lost another process of this run ({lost}); what ended that one stands above, or in the "
+            f"launcher's report below\nMend: {resume}"
+        )
+    if full is not None:
+        place = getattr(error, "filename", None) or folder
+        return UserError(f"cannot write to {place}: {full}\nMend: free some space; {resume}")
+    return None
 
 
 def wants_traceback(argv: Sequence[str]) -> bool:

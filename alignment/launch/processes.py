@@ -47,9 +47,9 @@ def use_all_cores() -> None:
         os.environ["OMP_NUM_THREADS"] = str(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
-def lost_process(error: RuntimeError) -> str | None:
+def lost_process(error: Exception) -> str | None:
     """In words, where `error` says that another process of this launch is gone; else None."""
-    if world_size() == 1:
+    if world_size() == 1 or not isinstance(error, RuntimeError):  # torch.distributed's errors are of this kind
         return None
     words = " ".join(str(error).split())
     found = next((word for word in LOST if word in words.lower()), None)

@@ -14,6 +14,7 @@ import torch
 
 from alignment.disk import full_disk
 from alignment.errors import UserError
+from alignment.launch.entry import main
 from alignment.trainers import same_run
 from alignment.trainers.checkpoints import find_resume, whole_checkpoints
 from tests.faults.runs import dpo, rows, same, weights
@@ -101,6 +102,15 @@ def test_what_the_libraries_say_of_a_real_limit(library: str, tmp_path: Path) ->
             os._exit(code)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status == 0, (tmp_path / "said").read_text() if (tmp_path / "said").exists() else status
+
+
+def test_any_other_file_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr("alignment.launch.run.run", full)
+    assert main(["recipe=dpo", "model=tiny", f"output_dir={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "error: cannot write to optimizer.pt: No space left on device\nMend: free some space; resume="
+    )
 
 
 def test_other_errors_are_not_of_the_disk() -> None:

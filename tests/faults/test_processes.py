@@ -33,7 +33,7 @@ def test_the_other_process_ends_with_a_line(tmp_path: Path) -> None:
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, done.stderr[-3000:]
     assert lines[0].startswith("error: rank 0 has lost another process of this run (connection ")
-    assert f"resume={run} goes on from its last checkpoint" in done.stderr
+    assert f"Mend: resume={run} goes on from its last checkpoint" in done.stderr
     assert "SIGKILL" in done.stderr  # the launcher's report names the rank and the signal
     assert find_resume(str(run))[1].name == "checkpoint-2"
     done = launch(["train.py", f"resume={run}"], processes=2)
