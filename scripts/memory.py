@@ -28,12 +28,13 @@ sys.path.insert(0, str(ROOT))
 RETURNED = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 COMMON = ["data.max_prompt_length=512", "data.max_completion_length=512", "training.batch_size=2"]
 COMMON += ["training.token_budget=1024", "training.max_steps=2", "evaluation.prompts=0", "data.limit=40"]
+SHORT = ["training.token_budget=512", "data.max_prompt_length=128", "data.max_completion_length=192"]
 SAMPLES = ["rollout.prompts=2", "rollout.epochs=1", "rollout.completions=2", "rollout.max_new_tokens=32"]
 RUNS = {
     "DPO, LoRA, shared": ["recipe=dpo"],
     "DPO, LoRA, padded": ["recipe=dpo", "training.layout=padded"],
     "DPO, LoRA, shared, gradient checkpointing": ["recipe=dpo", "training.gradient_checkpointing=true"],
-    "DPO, all weights, float32, frozen reference": ["recipe=dpo", "peft=none", "training.bf16=false"],
+    "DPO, all weights, float32, frozen reference": ["recipe=dpo", "peft=none", "training.bf16=false", *SHORT],
     "P3O, LoRA, sampling": ["recipe=p3o", *SAMPLES],
     "reward model, LoRA": ["recipe=reward"],
 }

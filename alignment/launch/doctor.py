@@ -22,7 +22,7 @@ from alignment.launch.assets import assets_root
 from alignment.memory.advice import Advice, advise
 from alignment.memory.estimate import Estimate, estimate
 from alignment.models.loading import cache_folder
-from alignment.models.precision import has_bfloat16, settle
+from alignment.models.precision import AUTO, has_bfloat16, settle
 
 DISTRIBUTION = "alignment-toolkit"
 NEEDED = ("torch", "transformers", "accelerate", "peft")
@@ -103,6 +103,9 @@ def diagnose(config: RunConfig | None, words: list[str], machine: Machine | None
     findings = [*versions(), *hardware(here)]
     if config is None:
         return Diagnosis([*findings, *places(None, 0)], here)
+    if machine is not None and machine.gpus:  # elsewhere: any GPU of these years computes it
+        config.model.dtype = "bfloat16" if config.model.dtype == AUTO else config.model.dtype
+        config.training.bf16 = True if config.training.bf16 == AUTO else config.training.bf16
     settle(config)
     strategy = "ddp"
     processes = max(1, here.gpus)

@@ -65,7 +65,7 @@ def is_scorer(config: RunConfig) -> bool:
 
 
 def is_cheap(data: DataConfig) -> bool:
-    """Whether the data can be read now: built in, or local and small."""
+    """Whether the data can be read now: built in, or local and small. Without a path there is none yet."""
     paths = list(data.path) if hasattr(data.path, "keys") else [data.path]
     for path in [*paths, *([data.eval_path] if data.eval_path else [])]:
         if path in builtin.names():

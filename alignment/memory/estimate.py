@@ -134,9 +134,13 @@ def single_stage(config: RunConfig, notes: list[str]) -> RunConfig:
         notes.append(
             f"{config.method} is several runs one after the other; this is its training with {STAGED[config.method]}"
         )
+        is_sampled = config.method == "cut_online"  # what is judged, and trained on, is sampled on the way
         config = replace(config, method=STAGED[config.method])
         if config.method == "sft":
             config.loss = {"name": "nll"}
+        if is_sampled:
+            limit = min(config.data.max_completion_length, config.rollout.max_new_tokens)
+            config.data = replace(config.data, path=None, eval_path=None, max_completion_length=limit)
     if config.method not in METHODS:
         raise unknown("method", config.method, METHODS)
     return config
