@@ -42,6 +42,7 @@ def map_units(
 ) -> list[Found]:
     """`value` (a list of one thing a unit) of every unit, in order. Every process takes a share and gets all."""
     found: list[tuple[int, Found]] = []
+    units = list(units)  # those on disk are another object each time they are read
     place = {id(unit): number for number, unit in enumerate(units)}
 
     def compute(model: nn.Module, piece: Sequence[Unit], batch: Batch) -> LossOutput:

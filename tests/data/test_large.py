@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from torch import Tensor, nn
 
 from alignment.batching.groups import Group, Unit
+from alignment.batching.packing import Batch
 from alignment.batching.stored import StoredUnits, as_batch, digests, lengths_of
-from alignment.config import DataConfig, ModelConfig, RunConfig
+from alignment.config import DataConfig, ModelConfig, RunConfig, TrainingConfig
 from alignment.data.workers import over_pieces, pieces
 from alignment.errors import UserError
 from alignment.models.loading import load_tokenizer
+from alignment.models.logps import sum_by_completion, token_logps
 from alignment.trainers import inputs, preparation
+from alignment.trainers.dpo import DPOTrainer
 from alignment.trainers.inputs import TrainingData, load_improvements, load_pairs
+from alignment.trainers.map_units import score_units
 
 
 def units(count: int) -> list[Unit]:
@@ -144,6 +150,32 @@ def test_it_is_prepared_once_and_again_where_anything_differs(
     assert reads() == 1
     config.data.cache = False
     assert [reads(), reads()] == [1, 1]
+
+
+def test_a_trainer_takes_the_same_steps_from_disk(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.model.path, config.data.eval_limit = "tiny", 12
+    config.training = TrainingConfig(batch_size=4, max_steps=2, learning_rate=1e-3, save_steps=2, bf16=False)
+    trainers = []
+    for large in (100, 10**9):
+        monkeypatch.setattr(preparation, "LARGE", large)
+        config.data.cache = str(tmp_path / f"cache-{large}")
+        trainer = DPOTrainer(config=config, folder=tmp_path / f"run-{large}")
+        trainer.train()
+        trainers.append(trainer)
+    stored, kept = trainers
+    assert isinstance(stored.train_units, StoredUnits) and isinstance(kept.train_units, list)
+    for (name, found), (_, wanted) in zip(stored.model.named_parameters(), kept.model.named_parameters(), strict=True):
+        assert found.equal(wanted), name
+    measured = [(trainer.evaluate(), score_units(trainer, trainer.eval_units, margins)) for trainer in trainers]
+    assert measured[0] == measured[1] and len(measured[0][1]) == 12
+    stamps = [json.loads((tmp_path / f"run-{n}/checkpoints/checkpoint-2/run.json").read_text()) for n in (100, 10**9)]
+    assert stamps[0]["examples"] == stamps[1]["examples"] != ""
+
+
+def margins(model: nn.Module, piece: Sequence[Unit], batch: Batch) -> Tensor:
+    return sum_by_completion(token_logps(model, batch), batch).view(-1, 2).diff().flatten()
 
 
 def test_a_folder_that_cannot_be_written_is_named(config: RunConfig, tmp_path: Path) -> None:
