@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 
 from alignment.config import RunConfig
 from alignment.feedback.settings import feedback_settings
+from alignment.imports import only_named_on
 from alignment.launch.assets import assets_root, catalogue, description, load_yaml
 from alignment.launch.compose import Composer
 from alignment.launch.entry import parse_arguments
@@ -53,9 +55,15 @@ KEYS += [
 ]
 
 
+@functools.cache
+def _composer() -> Composer:
+    """The toolkit's own files, read once."""
+    return Composer.create()
+
+
 def _settled(overrides: list[str]) -> object:
-    composer = Composer.create()
-    config = composer.config(overrides)
+    with only_named_on(overrides, "name {place}"):
+        config = _composer().config(overrides)
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
@@ -68,9 +76,9 @@ def _recipe(content: bytes, folder: Path) -> object:
 
 def _overrides(value: list[str], folder: Path) -> object:
     arguments = parse_arguments(["recipe=dpo", *value])
-    composer = Composer.create()
-    composer.jobs(arguments.overrides)
-    return bool(composer.config(arguments.overrides))
+    _composer().jobs(arguments.overrides)
+    with only_named_on(value, "name {place}"):
+        return bool(_composer().config(arguments.overrides))
 
 
 def _stored(content: bytes, folder: Path) -> object:
@@ -88,7 +96,9 @@ def _group(value: tuple[str, bytes], folder: Path) -> object:
     (Path("own") / group).mkdir(parents=True)
     (Path("own") / group / "mine.yaml").write_bytes(content)
     catalogue("own")
-    config = Composer.create("own").config(["recipe=dpo", "model=tiny", f"{group}=mine"])
+    words = ["recipe=dpo", "model=tiny", f"{group}=mine"]
+    with only_named_on(words, "name {place}"):
+        config = Composer.create("own").config(words)
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 

@@ -68,8 +68,8 @@ def test_checking_data_and_evaluating_stored_answers(tmp_path: Path) -> None:
     done, attempts = offline([*align, "data", "check", "everyday"], tmp_path)
     assert done.returncode in (0, 1) and attempts == "" and "Traceback" not in done.stderr, done.stderr[-2000:]
     rows = [json.loads(line) for line in (ROOT / "alignment/data/builtin_sets/everyday/test.jsonl").open()][:6]
-    for name, field in (("good", "chosen"), ("bad", "rejected")):
-        answers = [{"prompt": row["prompt"], "completion": row[field]} for row in rows]
+    for place, name in enumerate(("good", "bad")):
+        answers = [{"prompt": row["prompt"], "completion": row["responses"][place]["messages"]} for row in rows]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": row["prompt"]}) + "\n" for row in rows))
     command = [

@@ -96,7 +96,7 @@ def test_a_run_with_a_judge_and_trackers_holds_no_key(tmp_path: Path) -> None:
     score = f"name: score_served, base_url: '{server.url}', model: m, api_key_env: MY_JUDGE_KEY"
     homes = {"HOME": str(tmp_path / "home"), "ALIGN_CACHE": str(tmp_path / "cache"), "WANDB_MODE": "offline"}
     try:
-        done = launch(["train.py", *words, f"evaluation.score={{{score}}}"], **KEYS, **homes)
+        done = launch(["train.py", *words, f"evaluation.score={{{score}}}"], timeout=560, **KEYS, **homes)
     finally:
         server.close()
     assert done.returncode == 0, done.stderr[-3000:]
