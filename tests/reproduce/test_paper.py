@@ -61,6 +61,9 @@ def test_published_hyper_parameters() -> None:
     p3o = first("p3o", "2_p3o_v2_1b")
     assert (p3o.loss["epsilon"], p3o.loss["ratio_limit"], p3o.rollout.prompts, p3o.rollout.epochs) == (0.2, 10, 64, 4)
     assert (p3o.training.learning_rate, p3o.training.batch_size, p3o.training.max_steps) == (6e-6, 8, 2500)
+    tldr = first("p3o", "13_tldr_ppo")
+    assert (tldr.training.learning_rate, tldr.training.batch_size, tldr.rollout.prompts) == (5e-6, 4, 128)
+    assert (tldr.loss["kl_coef"], tldr.loss["value_coef"], tldr.rollout.max_new_tokens) == (0.1, 0.2, 50)
     assert first("nash_md", "5_nash_md").loss["tau"] == 0.008
     cut = first("cut", "1_cut_base")
     assert (cut.loss["margin"], cut.loss["weight"], cut.training.learning_rate) == (1.2, 0.5, 4e-4)
