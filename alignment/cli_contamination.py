@@ -27,6 +27,7 @@ def contamination(
     embedding_threshold: Annotated[float, typer.Option(help="Cosine from which such prompts are counted.")] = 0.9,
     shown: Annotated[int, typer.Option(min=0, help="Examples of each set that are printed.")] = 5,
     format: Format = "auto",
+    eval_format: Annotated[str, typer.Option(help="The same of the evaluation sets.")] = "auto",
     split: Split = "train",
     eval_split: Annotated[str, typer.Option(help="Which split of the evaluation sets.")] = "test",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report as JSON here too.")] = None,
@@ -45,7 +46,10 @@ def contamination(
     if json_file is not None and not json_file.parent.is_dir():  # before the work, not after it
         raise UserError(f"cannot write {json_file}: there is no folder {json_file.parent}")
     quiet_libraries()
-    sets = {path: list(example_rows(load_examples(path, split=eval_split).examples)) for path in evaluations}
+    sets = {
+        path: list(example_rows(load_examples(path, format=eval_format, split=eval_split).examples))
+        for path in evaluations
+    }
     rows = load_examples(train, format=format, split=split).examples
     found = overlap(example_rows(rows), sets, n=n, threshold=threshold, near=near or None, most_rows=most_rows)
     if embeddings is not None:

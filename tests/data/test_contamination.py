@@ -322,6 +322,16 @@ def put(file: Path, *prompts: str) -> Path:
     return file
 
 
+OWN_FORMAT = """
+from alignment.data.formats.common import build, prompt_of
+NAME, DESCRIPTION = "asked", "asked"
+
+
+def parse(row):
+    return build(row, ("asked",), prompt_of(row["asked"], "asked"), []) if "asked" in row else None
+"""
+
+
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     train = put(tmp_path / "train.jsonl", "How does a kettle know when to stop?", "Name three birds of the sea, please")
     held = put(tmp_path / "test.jsonl", "how does a  kettle know when to stop?", "Sing.")
@@ -334,6 +344,12 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: An
     assert (answers["exact"], answers["over"]) == (1, 2)  # "yes" and "no" are short, and whole answers of the training
     assert "gone.jsonl" in refused(monkeypatch, capsys, "data", "contamination", tmp_path / "gone.jsonl", held)
     assert "threshold" in refused(monkeypatch, capsys, "data", "contamination", train, held, "--threshold", 2)
+    (tmp_path / "asked.jsonl").write_text('{"asked": "How does a kettle know when to stop?"}\n')
+    (tmp_path / "own.py").write_text(OWN_FORMAT)
+    both = ("data", "contamination", train, tmp_path / "asked.jsonl")
+    assert "no known format" in refused(monkeypatch, capsys, *both)
+    assert align(monkeypatch, *both, "--eval-format", tmp_path / "own.py") == 0
+    assert "asked.jsonl:1: exact copy of train.jsonl:1" in capsys.readouterr().out
     nowhere = tmp_path / "no" / "out.json"
     assert "no folder" in refused(monkeypatch, capsys, "data", "contamination", train, held, "--json", nowhere)
 
