@@ -20,7 +20,7 @@ def draw(names: Sequence[str], rates: np.ndarray, title: str) -> bytes:
     text, _, background, *_ = LIGHT
     means = [row[np.isfinite(row)].mean() if np.isfinite(row).any() else 0.0 for row in rates]
     order = np.argsort(-np.asarray(means), kind="stable")
-    rates, shown = rates[np.ix_(order, order)], [shortened(visible(names[at]), LONGEST) for at in order]
+    rates, shown = rates[np.ix_(order, order)], [_short(visible(names[at])) for at in order]
     count = len(shown)
     figure = new_figure(2.6 + 0.85 * count, 1.9 + 0.6 * count, background)
     axes = figure.subplots()
@@ -44,3 +44,7 @@ def draw(names: Sequence[str], rates: np.ndarray, title: str) -> bytes:
     bar.ax.tick_params(colors=text, labelsize=8, length=0)
     bar.outline.set_visible(False)
     return png(figure)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"

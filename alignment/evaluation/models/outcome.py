@@ -53,7 +53,9 @@ class Evaluation:
 
     @property
     def title(self) -> str:
-        return f"{', '.join(one.of.name for one in self.models)} on {len(self.asked):,} prompts of {self.asked.name}"
+        source = Path(self.asked.name)
+        prompts = source.name if source.exists() else self.asked.name  # of a file, not where it lies on this machine
+        return f"{', '.join(one.of.name for one in self.models)} on {len(self.asked):,} prompts of {prompts}"
 
     def cell(self, metric: str, model: str, of: str = "") -> Cell:
         """The cell of a metric and a model; `of` is the score, judge or task. KeyError where there is none."""

@@ -36,6 +36,7 @@ def write_page(found: Evaluation, pictures: Mapping[str, bytes]) -> Path:
         pictures=[_picture(title, png) for title, png in pictures.items()],
         notes=[visible(note) for note in found.notes],
         samples=samples,
+        told=_told(found, scored),
         labels=[visible(found.models[place].of.name) for place in order],
         left_out=max(0, len(found.asked) - MOST),
         scored=scored,
@@ -43,6 +44,14 @@ def write_page(found: Evaluation, pictures: Mapping[str, bytes]) -> Path:
         data={"samples": samples, "charts": []},
     )
     return write_atomically(found.folder / NAME, page)
+
+
+def _told(found: Evaluation, scored: bool) -> str:
+    """What the answers on the page are, where there is more than one answer to a prompt, or more than one score."""
+    several = any(one.most > 1 for one in found.models)
+    lines = ["The first answer to each prompt."] if several else []
+    lines += [f"Scores are those of {visible(next(iter(found.scores)))}."] if scored and len(found.scores) > 1 else []
+    return " ".join(lines)
 
 
 def _table(table: Table) -> dict[str, Any]:
