@@ -22,6 +22,7 @@ BLOCK = re.compile(r"^```(\w+)\n(?:# (\S+\.\w+)\n)?(.*?)^```$", re.MULTILINE | r
 @pytest.mark.parametrize(
     "page",
     [
+        pytest.param("evaluation.md", marks=pytest.mark.slow),
         "extending.md",
         "feedback.md",
         "fine_tuning.md",
