@@ -9,6 +9,8 @@ DDP's and FSDP's hooks see it.
 from __future__ import annotations
 
 import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -108,7 +110,8 @@ def _forward(self: Any, *args: Any, completion: dict[str, Any] | None = None, **
     found = head_logps(self, hidden, completion["targets"], completion["temperature"], completion["squares"])
     if completion["values"]:
         with torch.autocast(hidden.device.type, enabled=False):
-            found["values"] = self.value_head(hidden.float()).squeeze(-1)
+            # In float32, unless FSDP keeps the head's weights in half precision in a pass.
+            found["values"] = self.value_head(hidden.to(self.value_head.weight.dtype)).float().squeeze(-1)
     return found
 
 
@@ -120,9 +123,10 @@ def head_logps(
     With `squares` also `log_sum_squares` (N,): log sum_v p(v)^2, without gradient.
     """
     head = core.get_output_embeddings()
+    plain = head.forward
 
     def piece(h: Tensor, t: Tensor) -> dict[str, Tensor]:
-        logits = adjust_logits(core.config, head(h).float()) / temperature
+        logits = adjust_logits(core.config, plain(h).float()) / temperature
         total = logits.logsumexp(-1)
         found = {"logps": logits.gather(-1, t[:, None]).squeeze(-1) - total}
         if squares:
@@ -130,15 +134,33 @@ def head_logps(
                 found["log_sum_squares"] = (2 * logits).logsumexp(-1) - 2 * total
         return found
 
-    rows = max(1, CHUNK_ELEMENTS // core.config.get_text_config().vocab_size)
-    if hidden.shape[0] <= rows:
-        return piece(hidden, targets)
-    chunks = zip(hidden.split(rows), targets.split(rows), strict=True)
-    if torch.is_grad_enabled():  # a chunk's logits are made again in its backward pass instead of being kept
-        found = [checkpoint(piece, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in chunks]
-    else:
-        found = [piece(h, t) for h, t in chunks]
-    return {name: torch.cat([each[name] for each in found]) for name in found[0]}
+    def in_chunks(hidden: Tensor) -> dict[str, Tensor]:
+        rows = max(1, CHUNK_ELEMENTS // core.config.get_text_config().vocab_size)
+        if hidden.shape[0] <= rows:
+            return piece(hidden, targets)
+        chunks = zip(hidden.split(rows), targets.split(rows), strict=True)
+        if torch.is_grad_enabled():  # a chunk's logits are made again in its backward pass instead of being kept
+            found = [checkpoint(piece, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in chunks]
+        else:
+            found = [piece(h, t) for h, t in chunks]
+        return {name: torch.cat([each[name] for each in found]) for name in found[0]}
+
+    # One call of the module, whatever the number of chunks: FSDP's hooks on it must run as often on every rank.
+    with _forward_of(head, in_chunks):
+        return head(hidden)
+
+
+@contextmanager
+def _forward_of(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """`module` with another `forward`."""
+    own = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if own is not None:
+            module.forward = own
 
 
 def adjust_logits(config: Any, logits: Tensor) -> Tensor:

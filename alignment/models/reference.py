@@ -14,6 +14,7 @@ from alignment.batching.packing import Batch
 from alignment.config import ReferenceConfig
 from alignment.models.adapters import is_adapted
 from alignment.models.logps import attach, causal_lm, sum_by_completion, token_logps
+from alignment.models.shards import whole
 
 
 @contextmanager
@@ -69,12 +70,12 @@ class MovingCopy(FrozenCopy):
 
     @torch.no_grad()
     def follow(self, policy: Any) -> None:
-        """Move every weight towards the policy's, adapters merged."""
+        """Move every weight towards the policy's, adapters merged. Of a sharded policy all ranks must ask for it."""
         core = causal_lm(policy)
         known = dict(core.named_parameters())
         for name, weight in self.model.named_parameters():
             target = known[name] if name in known else merged_weight(core, name)
-            weight.lerp_(target.to(weight), self.rate)
+            weight.lerp_(whole(target).to(weight), self.rate)
 
 
 def merged_weight(core: nn.Module, name: str) -> Tensor:

@@ -99,8 +99,10 @@ def _forward(self: Any, *args: Any, completion: dict[str, Any] | None = None, **
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
     hidden = self.base_model(*args, **kwargs, use_cache=False).last_hidden_state
     hidden = hidden.flatten(0, 1)[completion["ends"]]
+    head = getattr(self, HEAD)
     with torch.autocast(hidden.device.type, enabled=False):  # a reward in bfloat16 has three digits
-        return {"scores": getattr(self, HEAD)(hidden.float()).float()}
+        # The head's weights are float32, unless FSDP keeps them in half precision in a pass.
+        return {"scores": head(hidden.to(next(head.parameters()).dtype)).float()}
 
 
 def is_scorer(model: Any) -> bool:

@@ -29,13 +29,14 @@ def sample(
     top_p: float = 1.0,
     batch_size: int = 32,
     seed: int = 0,
+    accelerator: Any = None,
     after_batch: Callable[[int], None] | None = None,
 ) -> list[Answer]:
     """One answer to each prompt (token ids), in the prompts' order. Temperature 0 decodes greedily.
 
     A prompt that stands there several times is encoded once and gets different answers. The random state outside is
-    neither used nor changed. `after_batch` is called with the number of answers made so far.
+    neither used nor changed. `accelerator` and `after_batch` are as of `PolicySampler`.
     """
     settings = SamplingSettings(max_new_tokens, temperature, top_p, batch_size=batch_size)
-    rollouts = PolicySampler(model, tokenizer, settings, after_batch=after_batch).sample(prompts, seed=seed)
+    rollouts = PolicySampler(model, tokenizer, settings, accelerator, after_batch).sample(prompts, seed=seed)
     return [Answer(rollout.completion, rollout.text, rollout.finished) for rollout in rollouts]

@@ -203,19 +203,20 @@ def unwrapped(model: Any, accelerator: Any) -> Iterator[Any]:
     """The model to sample from: bare under DDP, with ZeRO-3's shards gathered, under FSDP as it is.
 
     Raises:
-        UserError: DeepSpeed or FSDP without TRL, whose unwrapping is used.
+        UserError: DeepSpeed or FSDP 1 without TRL, whose unwrapping is used.
     """
     if accelerator is None:
         yield model
         return
-    if not any(getattr(accelerator.state, name, None) for name in ("deepspeed_plugin", "fsdp_plugin")):
+    shards = [getattr(accelerator.state, name, None) for name in ("deepspeed_plugin", "fsdp_plugin")]
+    if not any(shards) or getattr(shards[1], "fsdp_version", None) == 2:
         yield accelerator.unwrap_model(model)
         return
     try:
         from trl.distributed import DistributedBackend
         from trl.models import unwrap_model_for_generation
     except ImportError as error:
-        raise UserError("sampling under DeepSpeed or FSDP needs TRL: pip install 'alignment-toolkit[trl]'") from error
+        raise UserError("sampling under DeepSpeed or FSDP 1 needs TRL: pip install 'alignment-toolkit[trl]'") from error
     backend, checkpointing = DistributedBackend(accelerator), {"use_reentrant": False}
     with (
         unwrap_model_for_generation(model, accelerator, gradient_checkpointing_kwargs=checkpointing) as inner,

@@ -30,9 +30,11 @@ from alignment.config import RunConfig
 from alignment.errors import Interrupted, UserError, nearest
 from alignment.losses.pairwise import LossOutput
 from alignment.models import quantised
+from alignment.models.dropout import draws_masks
 from alignment.models.layout_check import choose_layout
 from alignment.models.logps import attach
 from alignment.models.reference import eval_mode
+from alignment.models.shards import keep_outputs
 from alignment.models.value_head import without_value_head
 from alignment.trainers import checkpoints, divergence, going_on, same_run
 from alignment.trainers.arguments import training_arguments
@@ -91,6 +93,8 @@ class AlignmentTrainer(Trainer):
             processing_class=tokenizer,
             callbacks=list(callbacks),
         )
+        if self.is_fsdp_enabled:
+            keep_outputs(self.accelerator.state.fsdp_plugin)
         self.remove_callback(PrinterCallback)
         self.add_callback(_StopWhenAsked(self))
         self.add_callback(going_on.CatchUp(self))
@@ -285,10 +289,13 @@ class AlignmentTrainer(Trainer):
 
     def save_policy(self, folder: Path) -> None:
         """Save the adapter or the whole model with its tokenizer, as plain peft or transformers folders."""
-        state = self.accelerator.get_state_dict(self.model_wrapped) if self.is_fsdp_enabled else None
+        state = None if self._sharding == "none" else self.accelerator.get_state_dict(self.model_wrapped)
         if self.is_world_process_zero():
             policy = self.accelerator.unwrap_model(self.model)
             with without_value_head(policy):
+                if state is not None:  # gathered by name: a tied weight came twice, and the value head with the rest
+                    names = {name for name, _ in [*policy.named_parameters(), *policy.named_buffers()]}
+                    state = {name: value for name, value in state.items() if name in names}
                 policy.save_pretrained(folder, state_dict=state)
             quantised.note(folder, self.config.model.quantization, self.config.model.dtype)
             self.tokenizer.save_pretrained(folder)
@@ -312,7 +319,8 @@ class AlignmentTrainer(Trainer):
         if self.is_world_process_zero():
             self.state.save_to_json(str(staged / "trainer_state.json"))
             going_on.write(self, staged)
-            same_run.write_stamp(staged, self.config, self._digests, self.accelerator.num_processes)
+            spread = (self.accelerator.num_processes, self._sharding, draws_masks(self.model))
+            same_run.write_stamp(staged, self.config, self._digests, *spread)
             if isinstance(self.train_units, UnitStream):
                 (staged / STREAM).write_text(json.dumps(self.train_units.state(step)))
             checkpoints.publish(self.folder, step)
@@ -348,13 +356,18 @@ class AlignmentTrainer(Trainer):
     def _digests(self) -> list[str]:
         return digests(self.train_units)
 
+    @property
+    def _sharding(self) -> str:
+        return "fsdp" if self.is_fsdp_enabled else "deepspeed" if self.is_deepspeed_enabled else "none"
+
     def resume(self, checkpoint: Path) -> Any:
         """Go on from a whole checkpoint.
 
         Raises:
             UserError: other settings, data or number of processes, with which the remaining steps would be other ones.
         """
-        rounding = same_run.check_run(checkpoint, self.config, self.train_units, self.accelerator.num_processes)
+        processes = self.accelerator.num_processes
+        rounding = same_run.check_run(checkpoint, self.config, self.train_units, processes, self._sharding)
         if self.is_world_process_zero():
             if rounding:
                 print(f"resuming with {'; '.join(rounding)}: the same updates, but not bit for bit")

@@ -79,7 +79,9 @@ def sampled_answers(
     mine = list(range(len(prompts)))[accelerator.process_index :: accelerator.num_processes]
     half = causal_lm(model).dtype != torch.float32  # then autocast would only cast to and fro
     with nullcontext() if half else accelerator.autocast():
-        found = sample(model, tokenizer, [prompts[i] for i in mine for _ in range(k)], **settings)
+        # A sharded model's forward passes wait for each other, so all ranks must make equally many: it is told them.
+        asked = [prompts[i] for i in mine for _ in range(k)]
+        found = sample(model, tokenizer, asked, accelerator=accelerator, **settings)
     TERMINATION.raise_if_agreed(accelerator)
     shares = gathered(trainer, [(i, found[at * k : (at + 1) * k]) for at, i in enumerate(mine)])
     return [answers for _, answers in sorted(shares, key=lambda item: item[0])]

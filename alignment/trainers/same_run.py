@@ -37,9 +37,23 @@ FREE_BETWEEN_STAGES = tuple(key for key in FREE if not key.startswith(("data.", 
 ROUNDING_BETWEEN_STAGES = tuple(key for key in ROUNDING if key != "rollout.batch_size")
 
 
-def write_stamp(folder: Path, config: RunConfig, examples: Sequence[str], processes: int) -> None:
-    """Write what tells this run from another into the checkpoint `folder`; `examples` are the `digests`."""
-    stamp = {"processes": processes, "config": asdict(config), "examples": "".join(examples)}
+def write_stamp(
+    folder: Path,
+    config: RunConfig,
+    examples: Sequence[str],
+    processes: int,
+    sharding: str = "none",
+    dropout: bool = True,
+) -> None:
+    """Write what tells this run from another into the checkpoint `folder`.
+
+    Args:
+        examples: the `digests`.
+        sharding: how its weights are cut, and so in which format it holds them: none | fsdp | deepspeed.
+        dropout: whether the model draws random masks while it trains, each process its own.
+    """
+    spread = {"processes": processes, "sharding": sharding, "dropout": dropout}
+    stamp = {**spread, "config": asdict(config), "examples": "".join(examples)}
     (folder / FILE).write_text(json.dumps(stamp, default=str, indent=1))
 
 
@@ -54,16 +68,25 @@ def check_settings(checkpoint: Path, config: RunConfig, processes: int, staged: 
     """
     stamp = _read(checkpoint)
     changed, rounding = _settings(stamp["config"], config, staged)
-    _refuse(checkpoint, _processes(stamp, processes) + changed)
-    return rounding
+    other, spread = _processes(stamp, processes)
+    _refuse(checkpoint, other + changed)
+    return spread + rounding
 
 
-def check_run(checkpoint: Path, config: RunConfig, units: Sequence[Unit], processes: int) -> list[str]:
-    """`check_settings`, and the training data by content. Raises UserError with both kinds of difference."""
+def check_run(
+    checkpoint: Path, config: RunConfig, units: Sequence[Unit], processes: int, sharding: str = "none"
+) -> list[str]:
+    """`check_settings`, the format of the weights, and the training data by content.
+
+    Raises UserError with every kind of difference.
+    """
     stamp = _read(checkpoint)
     changed, rounding = _settings(stamp["config"], config)
-    _refuse(checkpoint, _processes(stamp, processes) + changed + _examples(stamp["examples"], units))
-    return rounding
+    other, spread = _processes(stamp, processes)
+    held = stamp.get("sharding", sharding)
+    other += [] if held == sharding else [f"sharding: {held} -> {sharding}"]
+    _refuse(checkpoint, other + changed + _examples(stamp["examples"], units))
+    return spread + rounding
 
 
 def _read(checkpoint: Path) -> dict[str, Any]:
@@ -88,8 +111,16 @@ def _refuse(checkpoint: Path, differences: Sequence[str]) -> None:
         )
 
 
-def _processes(stamp: Mapping[str, Any], processes: int) -> list[str]:
-    return [] if stamp["processes"] == processes else [f"processes: {stamp['processes']} -> {processes}"]
+def _processes(stamp: Mapping[str, Any], processes: int) -> tuple[list[str], list[str]]:
+    """(what refuses, what rounds): a step has the same examples over any number of them; each draws its own masks."""
+    if stamp["processes"] == processes:
+        return [], []
+    change = f"processes: {stamp['processes']} -> {processes}"
+    if stamp.get("sharding") == "deepspeed":  # a file for each process, of its own part
+        return [f"{change} (DeepSpeed's checkpoints are cut for their number)"], []
+    if stamp.get("dropout", True):
+        return [f"{change} (dropout would be drawn anew)"], []
+    return [], [change]
 
 
 def _settings(saved: Mapping[str, Any], config: RunConfig, staged: bool = False) -> tuple[list[str], list[str]]:

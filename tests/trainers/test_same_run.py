@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignment.batching.groups import Group, Unit
 from alignment.batching.stored import digests
 from alignment.config import RunConfig
 from alignment.errors import UserError
 from alignment.launch.entry import main
+from alignment.models.dropout import draws_masks
 from alignment.trainers.dpo import DPOTrainer
 from alignment.trainers.same_run import FILE, check_run, check_settings, write_stamp
 from tests.end_to_end.data import write_pairs
@@ -62,7 +65,7 @@ def test_every_other_setting_refuses_and_is_shown(checkpoint: Path) -> None:
         check_settings(checkpoint, other, 2)
     differences = refused.value.args[0].splitlines()[0].partition("not the same run any more: ")[2].split("; ")
     assert differences == [
-        "processes: 1 -> 2",
+        "processes: 1 -> 2 (dropout would be drawn anew)",
         "seed: 0 -> 1",
         "data.limit: null -> 5",
         "peft.dropout: 0.0 -> 0.1",
@@ -74,6 +77,41 @@ def test_every_other_setting_refuses_and_is_shown(checkpoint: Path) -> None:
     other.training.optimizer = "sgd"
     with pytest.raises(UserError, match="and 2 more\nMend: "):  # eight are named
         check_settings(checkpoint, other, 2)
+
+
+@pytest.mark.parametrize(
+    ("noted", "now", "says"),
+    [
+        ({"dropout": False}, {}, None),
+        ({"dropout": True}, {}, "processes: 1 -> 2 (dropout would be drawn anew)"),
+        ({}, {}, "processes: 1 -> 2 (dropout"),  # a checkpoint that does not know
+        ({"dropout": False, "sharding": "fsdp"}, {"sharding": "fsdp"}, None),
+        ({"dropout": False, "sharding": "fsdp"}, {}, "sharding: fsdp -> none"),
+        ({"dropout": False}, {"sharding": "fsdp"}, "sharding: none -> fsdp"),
+        ({"dropout": False, "sharding": "deepspeed"}, {"sharding": "deepspeed"}, "processes: 1 -> 2 (DeepSpeed"),
+    ],
+)
+def test_another_number_of_processes_rounds_unless_it_draws_or_reads_otherwise(
+    noted: dict, now: dict, says: str | None, tmp_path: Path
+) -> None:
+    write_stamp(tmp_path, config(), digests(units()), 1, **noted)
+    if says is None:
+        assert check_run(tmp_path, config(), units(), 2, **now) == check_settings(tmp_path, config(), 2)
+        assert check_settings(tmp_path, config(), 2) == ["processes: 1 -> 2"]
+    else:
+        with pytest.raises(UserError) as refused:
+            check_run(tmp_path, config(), units(), 2, **now)
+        assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(("rate", "where"), [(0.0, None), (0.1, "lora"), (0.1, "attention")])
+def test_dropout_is_seen_wherever_it_is(rate: float, where: str | None) -> None:
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    plain = LlamaForCausalLM(
+        LlamaConfig(vocab_size=9, attention_dropout=rate if where == "attention" else 0.0, **sizes)
+    )
+    lora = LoraConfig(r=1, lora_dropout=rate if where == "lora" else 0.0, target_modules="all-linear")
+    assert draws_masks(get_peft_model(plain, lora)) is (where is not None)
 
 
 def test_a_setting_that_the_checkpoint_does_not_know_stood_at_its_default(checkpoint: Path) -> None:
