@@ -172,6 +172,7 @@ class AlignmentTrainer(Trainer):
         total = torch.zeros((), device=self.args.device)
         for number, units in enumerate(pieces):
             last = number == len(pieces) - 1
+            self.accelerator.gradient_state._set_sync_gradients(last)  # DeepSpeed makes its update in a backward pass
             with (
                 self.named_if_too_large(units or [self.filler], f"training step {self.state.global_step + 1}"),
                 nullcontext() if last else self.accelerator.no_sync(model),
