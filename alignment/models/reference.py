@@ -14,7 +14,7 @@ from alignment.batching.packing import Batch
 from alignment.config import ReferenceConfig
 from alignment.models.adapters import is_adapted
 from alignment.models.logps import attach, causal_lm, sum_by_completion, token_logps
-from alignment.models.shards import whole
+from alignment.models.shards import gathered, whole
 
 
 @contextmanager
@@ -72,10 +72,11 @@ class MovingCopy(FrozenCopy):
     def follow(self, policy: Any) -> None:
         """Move every weight towards the policy's, adapters merged. Of a sharded policy all ranks must ask for it."""
         core = causal_lm(policy)
-        known = dict(core.named_parameters())
-        for name, weight in self.model.named_parameters():
-            target = known[name] if name in known else merged_weight(core, name)
-            weight.lerp_(whole(target).to(weight), self.rate)
+        with gathered(core):
+            known = dict(core.named_parameters())
+            for name, weight in self.model.named_parameters():
+                target = known[name] if name in known else merged_weight(core, name)
+                weight.lerp_(whole(target).to(weight), self.rate)
 
 
 def merged_weight(core: nn.Module, name: str) -> Tensor:

@@ -1,15 +1,30 @@
-"""Weights that FSDP has cut over the processes."""
+"""Weights that FSDP or ZeRO-3 has cut over the processes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+
+
+@contextmanager
+def gathered(model: nn.Module) -> Iterator[None]:
+    """Inside, weights that ZeRO-3 has cut are whole; all processes must enter. Others are as they are."""
+    cut = [weight for weight in model.parameters() if hasattr(weight, "ds_id")]
+    if not cut:
+        yield
+        return
+    from deepspeed.zero import GatheredParameters
+
+    with GatheredParameters(cut):
+        yield
 
 
 def whole(weight: Any) -> Tensor:
-    """The whole of a weight of which each process holds a part; all of them must ask. A plain weight is returned."""
+    """The whole of a weight of which FSDP left each process a part; all of them must ask. A plain weight is returned."""
     return weight.full_tensor() if hasattr(weight, "full_tensor") else weight
 
 

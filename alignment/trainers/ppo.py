@@ -21,7 +21,7 @@ from alignment.config import RunConfig
 from alignment.losses.policy_gradient import advantages_and_returns
 from alignment.losses.record import LossOutput
 from alignment.models.logps import token_logps_and_values
-from alignment.models.shards import whole
+from alignment.models.shards import gathered, whole
 from alignment.models.value_head import add_value_head
 from alignment.rollouts.experience import Experience, Rows, token_values
 from alignment.trainers.loss_settings import build_ppo_loss
@@ -84,7 +84,8 @@ class PPOTrainer(OnlineTrainer):
 
     def save_method_state(self, folder: Path) -> None:
         super().save_method_state(folder)
-        head = {name: whole(weight) for name, weight in self.value_head.state_dict().items()}
+        with gathered(self.value_head):
+            head = {name: whole(weight).clone() for name, weight in self.value_head.state_dict().items()}
         if self.is_world_process_zero():
             torch.save(head, folder / VALUE_HEAD)
 
