@@ -77,9 +77,9 @@ def prepare(
     """(folder of the model, judged answers as mappings): `count` of them whose prompt fits with its judgment."""
     from alignment.batching.judged import judged_units
     from alignment.config import DataConfig, ModelConfig
+    from alignment.data.judged_view import downsample, judged
     from alignment.data.judgment_prompts import load_judgment_template
     from alignment.data.readers import load_examples
-    from alignment.data.views import downsample, judged
     from alignment.models.loading import load_tokenizer, resolve
 
     records, _ = judged(load_examples(data, split=split, seed=seed).examples)

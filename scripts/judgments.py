@@ -77,8 +77,8 @@ def detect(
 ) -> None:
     """The detected tokens of bad answers against those that are known to be wrong, before any training."""
     from alignment.batching.judged import span_of_tokens
+    from alignment.data.judged_view import judged
     from alignment.data.readers import load_examples
-    from alignment.data.views import judged
     from alignment.models.loading import load_model, load_tokenizer
     from alignment.trainers.judged_detection import detect as detected
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from alignment.data.example import Example, Message
 from alignment.data.examples import Examples
+from alignment.data.judged_view import judged
 from alignment.data.rating_agreement import RatingAgreement, rating_agreement
 from alignment.data.readers import Loaded, NoUsableRows, load_examples
 from alignment.data.templates import check_tokenizer, encode_pair, encode_prompt, token_texts
-from alignment.data.views import Judged, Pair, judged, pairs, unpaired
+from alignment.data.views import Judged, Pair, pairs, unpaired
 from alignment.errors import UserError
 
 if TYPE_CHECKING:

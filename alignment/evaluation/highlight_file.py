@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from alignment.config import DataConfig, JudgedConfig, ModelConfig, RunConfig
+from alignment.data.judged_view import judged
 from alignment.data.readers import load_examples
 from alignment.data.templates import check_tokenizer
-from alignment.data.views import judged
 from alignment.errors import UserError
 from alignment.evaluation.highlight import Row, highlight
 from alignment.models.loading import is_adapter, load_model, load_tokenizer, merge_adapter, resolve

@@ -16,8 +16,9 @@ from alignment.batching.packing import Batch
 from alignment.batching.stored import digests
 from alignment.batching.units import TokenCounts, encode_group, prompt_ids
 from alignment.data.example import Example, Message
+from alignment.data.judged_view import judged
 from alignment.data.readers import load_examples
-from alignment.data.views import Judged, judged
+from alignment.data.views import Judged
 from alignment.errors import UserError
 from alignment.evaluation.end_of_run import Answers, EndOfRun, digest_of
 from alignment.evaluation.highlight import highlight, read_highlights, write_highlights

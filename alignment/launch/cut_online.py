@@ -21,9 +21,10 @@ from typing import Any
 from alignment.batching.steps import StepSampler
 from alignment.config import ModelConfig, RunConfig
 from alignment.data.example import Example
+from alignment.data.judged_view import judged
 from alignment.data.judgment_prompts import load_judgment_template
 from alignment.data.readers import load_examples
-from alignment.data.views import Prompt, judged
+from alignment.data.views import Prompt
 from alignment.errors import UserError
 from alignment.evaluation.summary import read_samples
 from alignment.feedback.adapters import close

@@ -25,6 +25,7 @@ from alignment.batching.units import TokenCounts, answer_units, demonstration_un
 from alignment.config import PARTS, DataConfig, RunConfig
 from alignment.data.example import Message
 from alignment.data.examples import Examples
+from alignment.data.judged_view import downsample, judged
 from alignment.data.judgment_prompts import JudgmentTemplate
 from alignment.data.readers import load_examples
 from alignment.data.templates import check_tokenizer
@@ -38,9 +39,7 @@ from alignment.data.views import (
     ReferenceAnswer,
     Unpaired,
     demonstrations,
-    downsample,
     improvements,
-    judged,
     pairs,
     prompts,
     reference_answers,
@@ -256,7 +255,7 @@ def read_view(train: Source, evaluation: Source, config: RunConfig, view: View) 
         found, others = part_of(found, data.part)
         counts["train"]["other_parts"] = others
     if view.thin:
-        found, left_out = view.thin(found)
+        found, left_out = view.thin(list(found))
         counts["train"] |= _left_out(left_out)
     return sampled(found, data.limit, config.seed), sampled(held_out, data.eval_limit, config.seed), counts
 
@@ -329,7 +328,7 @@ def _prompts(found: Sequence[Any]) -> np.ndarray:
     return np.fromiter(map(prompt_hash, found), dtype=np.uint64, count=len(found))
 
 
-def _chosen(found: Sequence[Any], places: Sequence[int] | np.ndarray) -> Sequence[Any]:
+def _chosen(found: Sequence[Any], places: Any) -> Sequence[Any]:
     return found.select(places) if isinstance(found, Viewed) else [found[place] for place in places]
 
 

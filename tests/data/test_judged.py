@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.data.example import Example, Judgment, Response
+from alignment.data.judged_view import downsample, judged
 from alignment.data.judgments import cut_off, only_praise
-from alignment.data.views import Judged, downsample, judged
+from alignment.data.views import Judged
 
 ASK = [{"role": "user", "content": "Why?"}]
 WRONG = "The answer says 14, but 3 + 9 is 12."

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 import alignment
+from alignment.data.judged_view import judged
 from alignment.data.judgments import only_praise
 from alignment.data.readers import load_examples
-from alignment.data.views import judged
 
 FOLDER = Path(alignment.__file__).parent / "data" / "builtin_sets" / "planted"
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from alignment.data.judged_view import judged
 from alignment.data.readers import NoUsableRows, load_examples
-from alignment.data.views import judged, pairs, unpaired
+from alignment.data.views import pairs, unpaired
 
 ROOT = Path(__file__).parents[3] / "shared" / "data"
 TABLE = Path(__file__).with_name("shared_data_expected.json")

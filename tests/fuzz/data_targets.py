@@ -16,6 +16,7 @@ from alignment.data.example import Example, content_id
 from alignment.data.files import read_rows
 from alignment.data.formats.common import RowError
 from alignment.data.formats.registry import BY_NAME, parse_row
+from alignment.data.judged_view import judged
 from alignment.data.readers import load_examples
 from alignment.data.sources import resolve
 from tests.data.rows import CASES
@@ -24,7 +25,7 @@ from tests.fuzz.harness import Target
 from tests.fuzz.hostile import dumped, leaves, mutated, mutated_bytes, packed, texts, values
 
 ROWS = [row for _, row, *_ in CASES]
-VIEWS = (views.pairs, views.demonstrations, views.unpaired, views.judged, views.improvements, views.prompts)
+VIEWS = (views.pairs, views.demonstrations, views.unpaired, judged, views.improvements, views.prompts)
 SHAPES = (
     [*ROWS[:6]],
     {"train": ROWS[:2], "test": ROWS[2:4]},
