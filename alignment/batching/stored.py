@@ -104,8 +104,8 @@ def _unit(row: dict[str, Any]) -> Unit:
     return Unit(row["id"], groups, dict(row["values"]), aside)
 
 
-def lengths_of(units: Sequence[Unit], layout: str) -> Sequence[int]:
-    """`Unit.tokens` of each: read from the file where they are stored."""
+def lengths_of(units: Sequence[Unit], layout: str) -> Any:
+    """`Unit.tokens` of each, a list; an array where they are stored, and read from there."""
     return units.lengths(layout) if isinstance(units, StoredUnits) else [unit.tokens(layout) for unit in units]
 
 

@@ -52,7 +52,8 @@ def place_of(train: Any, evaluation: Any, tokenizer: Any, config: RunConfig, vie
         return None
     train = data.path if train is None else train
     evaluation = data.eval_path if evaluation is None else evaluation
-    size, marks = 0, []
+    size = 0
+    marks: list[Any] = []
     for source, split in ((train, data.split), (evaluation, data.eval_split)):
         if source is None:
             continue
@@ -63,9 +64,10 @@ def place_of(train: Any, evaluation: Any, tokenizer: Any, config: RunConfig, vie
         size += sum(found.size for found in sources) if not marks else 0
         if size < LARGE_BYTES:
             return None
-        marks.append([weights, [[found.name, found.mark()] for found in sources]])
-        if None in [mark for _, mark in marks[-1][1]]:
+        found_marks = [found.mark() for found in sources]
+        if None in found_marks:
             return None
+        marks.append([weights, [found.name for found in sources], found_marks])
     settings = {name: value for name, value in asdict(data).items() if name not in NOT_CONTENT}
     content = [marks, settings, config.seed, tokenizer_mark(tokenizer), _named(view.read), _named(view.units), _code()]
     digest = hashlib.blake2b(json.dumps(content, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import Tensor, nn
@@ -130,7 +131,12 @@ def test_it_is_prepared_once_and_again_where_anything_differs(
     tokenizer = load_tokenizer(ModelConfig(path="tiny"))
     read: list[object] = []
     original = inputs.load_examples
-    monkeypatch.setattr(inputs, "load_examples", lambda *a, **k: read.append(a) or original(*a, **k))
+
+    def noted(*arguments: Any, **more: Any) -> Any:
+        read.append(arguments)
+        return original(*arguments, **more)
+
+    monkeypatch.setattr(inputs, "load_examples", noted)
 
     def reads() -> int:
         before = len(read)
@@ -157,7 +163,7 @@ def test_a_trainer_takes_the_same_steps_from_disk(
 ) -> None:
     config.model.path, config.data.eval_limit = "tiny", 12
     config.training = TrainingConfig(batch_size=4, max_steps=2, learning_rate=1e-3, save_steps=2, bf16=False)
-    trainers = []
+    trainers: list[Any] = []
     for large in (100, 10**9):
         monkeypatch.setattr(preparation, "LARGE", large)
         config.data.cache = str(tmp_path / f"cache-{large}")

@@ -50,7 +50,8 @@ def stream_of(config: RunConfig) -> UnitStream:
 
 
 def prompts(units: list[Unit]) -> list[str]:
-    return [load_tokenizer(ModelConfig(path="tiny")).decode(unit.groups[0].prompt) for unit in units]
+    tokenizer: Any = load_tokenizer(ModelConfig(path="tiny"))
+    return [tokenizer.decode(unit.groups[0].prompt) for unit in units]
 
 
 def test_a_pass_has_every_unit_once_shuffled_in_blocks(config: RunConfig) -> None:
@@ -113,7 +114,8 @@ def test_a_hub_id_is_streamed(config: RunConfig, monkeypatch: pytest.MonkeyPatch
 
 
 def units_of(rows: list[dict[str, str]], config: RunConfig) -> list[Unit]:
-    given = [Pair(row["prompt"], *([{"role": role, "content": row[name]}] for role, name in NAMES)) for row in rows]
+    turns = [[[{"role": role, "content": row[name]}] for role, name in NAMES] for row in rows]
+    given = [Pair(str(number), *each) for number, each in enumerate(turns)]  # type: ignore[arg-type]
     return pair_units(given, load_tokenizer(config.model), config.data)[0]
 
 
@@ -178,11 +180,11 @@ class StopAt(TrainerCallback):
 
 
 def test_a_resumed_run_ends_as_the_whole_one(config: RunConfig, tmp_path: Path) -> None:
-    whole = DPOTrainer(config=config, folder=tmp_path / "whole")
+    whole: Any = DPOTrainer(config=config, folder=tmp_path / "whole")
     whole.train()
     config.training.save_steps = 5  # steps 6 and 7 are taken twice
     DPOTrainer(config=config, folder=tmp_path / "run", callbacks=[StopAt(7)]).train()
-    again = DPOTrainer(config=config, folder=tmp_path / "run")
+    again: Any = DPOTrainer(config=config, folder=tmp_path / "run")
     again.resume(tmp_path / "run" / "checkpoints" / "checkpoint-5")
     assert again.state.global_step == 12 and again.passes(12) == 2.0
     for (name, wanted), (_, found) in zip(whole.model.named_parameters(), again.model.named_parameters(), strict=True):
