@@ -24,7 +24,7 @@ def gathered(model: nn.Module) -> Iterator[None]:
 
 
 def whole(weight: Any) -> Tensor:
-    """The whole of a weight of which FSDP left each process a part; all of them must ask. A plain weight is returned."""
+    """The whole of a weight of which FSDP left each process a part; all of them must ask. A plain weight is itself."""
     return weight.full_tensor() if hasattr(weight, "full_tensor") else weight
 
 
