@@ -67,13 +67,15 @@ def main(
             words = [*overrides[:1], f"model={model}", f"data.path={data}", *COMMON, *overrides[1:]]
             row = {"run": name, "overrides": words, "malloc": malloc, **forked(estimated, words), **forked(run, words)}
             row["ratio"] = row["estimate_mb"] / row["peak_mb"]
+            row["ratio_with_libraries"] = row["total_mb"] / (row["peak_mb"] + row["base_mb"])
             rows.append(row)
             print(f"{name}: estimate {row['estimate_mb']:.0f} MB, peak {row['peak_mb']:.0f} MB", flush=True)
             if json_file:
                 json_file.write_text(json.dumps(rows, indent=1) + "\n")
-    table = Table("run", "estimate (MB)", "measured (MB)", "ratio")
+    table = Table("run", "estimate (MB)", "measured (MB)", "ratio", "with libraries")
     for row in rows:
-        table.add_row(row["run"], f"{row['estimate_mb']:.0f}", f"{row['peak_mb']:.0f}", f"{row['ratio']:.2f}")
+        sizes = (f"{row[name]:.0f}" for name in ("estimate_mb", "peak_mb"))
+        table.add_row(row["run"], *sizes, f"{row['ratio']:.2f}", f"{row['ratio_with_libraries']:.2f}")
     Console().print(table)
 
 
@@ -108,7 +110,8 @@ def estimated(words: list[str]) -> dict[str, Any]:
     found = estimate(configured(words))
     parts = {name: value / 1e6 for name, value in vars(found).items() if isinstance(value, int)}
     parts |= {name: getattr(found, name) / 1e6 for name in ("training", "while_sampling", "loading")}
-    return {"estimate_mb": (found.total - found.runtime) / 1e6, "parts_mb": parts, "notes": found.notes}
+    total = {"estimate_mb": (found.total - found.runtime) / 1e6, "total_mb": found.total / 1e6}
+    return {**total, "parts_mb": parts, "notes": found.notes}
 
 
 def run(words: list[str]) -> dict[str, Any]:

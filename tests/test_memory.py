@@ -17,6 +17,7 @@ from alignment.launch.compose import Composer
 from alignment.memory import Estimate, batches, estimate, models, passes
 from alignment.memory.advice import advise
 from alignment.memory.traced import Live, of_all_layers, trace
+from alignment.models.loading import BUILTIN_FOLDER
 from alignment.models.logps import token_logps
 
 # tiny: 4 layers of width 192, 4 heads of 48 with 2 for keys, 512 in the middle, 4096 tokens, the head tied.
@@ -174,13 +175,23 @@ def test_feedback_has_weights(composer: Composer, tmp_path: Path) -> None:
     assert models.others(composer.config(["recipe=p3o", "model=tiny"])) == 0
 
 
+def test_reading_weights_can_be_the_most(composer: Composer, untraced: None) -> None:
+    """On a CPU the files are mapped into memory beside the weights; on a GPU they are not its memory."""
+    config = composed(composer, "training.gradient_checkpointing=true", "training.token_budget=256")
+    stored = sum(file.stat().st_size for file in (BUILTIN_FOLDER / "tiny").glob("*.safetensors"))
+    found = taken(config)
+    assert found.stored == stored > 0 and found.total == found.loading == found.runtime + found.weights + stored
+    assert taken(config, device="cuda").stored == 0
+
+
 def test_advice_in_order_until_it_fits(composer: Composer, untraced: None) -> None:
     config = composed(composer, "peft=none")
     before = copy.deepcopy(config)
-    found = taken(config)
-    (first,) = advise(config, found, found.total - 1, units=[UNIT])
+    how: dict[str, Any] = {"units": [UNIT], "device": "cuda"}
+    found = estimate(config, **how)
+    (first,) = advise(config, found, found.total - 1, **how)
     assert first.override == "peft=lora" and first.saves == found.total - first.then > 4 * 3 * (WEIGHTS - LORA)
-    everything = advise(config, found, 0, units=[UNIT])
+    everything = advise(config, found, 0, **how)
     named = [line.override for line in everything if not line.override.startswith("model.")]  # dtype: as the machine is
     assert named == ["peft=lora", "training.gradient_checkpointing=true", "training.token_budget=256"]
     assert found.total - sum(line.saves for line in everything) == everything[-1].then
