@@ -227,13 +227,14 @@ class _Work:
     def measure(self) -> None:
         """Everything that needs no opinion."""
         base, seed, folder = self.baseline.name, self.sampling.seed, self.folder
-        for one in self.answers if self.embedder else ():
-            self.readings.vectors[one.of.name] = vectors_of(one, self.embedder, folder, self.processes)
-        for one in self.answers if self.nli else ():
-            self.readings.contradictions |= contradictions_of(one, self.nli, folder, self.processes)
-        for reader in (self.embedder, self.nli):
-            if reader:
-                reader.release()
+        if self.embedder:
+            for one in self.answers:
+                self.readings.vectors[one.of.name] = vectors_of(one, self.embedder, folder, self.processes)
+            self.embedder.release()
+        if self.nli:
+            for one in self.answers:
+                self.readings.contradictions |= contradictions_of(one, self.nli, folder, self.processes)
+            self.nli.release()
         self.cells += answer_cells(self.answers, self.likelihoods, base, seed)
         if self.sampling.n > 1:
             cells, notes = diversity_cells(self.answers, self.readings, base, seed)

@@ -94,14 +94,14 @@ def test_one_answer_has_no_diversity() -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT with a head for NLI in nli/, the same without one in body/."""
     tokenizer = Tokenizer(WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = WhitespaceSplit()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = WhitespaceSplit()
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )  # type: ignore[assignment]
+    )
     names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
     torch.manual_seed(0)
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    sizes: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     labels = {0: "ENTAILMENT", 1: "neutral", 2: "Contradiction"}
     config = BertConfig(
         vocab_size=len(WORDS), max_position_embeddings=16, initializer_range=1.0, id2label=labels, **sizes

@@ -300,6 +300,7 @@ def test_benchmarks_are_shared_out_to_two_processes(tmp_path: Path, monkeypatch:
         assert [call["tasks"] for call in harness.calls] == [[task] for task in own]
         assert os.environ["LOCAL_RANK"] == str(rank)
         assert len(list(folder.glob("tasks/*.json"))) == (0 if rank else 3)
+        other: list[Any]
         for other in ([("nowhere", {}, "why")], [said["b"]]):  # both processes end, whichever it was
             two = OneOfTwo(rank, [other])
             with pytest.raises(UserError, match="--tasks nowhere: lm-eval refuses"):
