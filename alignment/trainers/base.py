@@ -336,7 +336,8 @@ class AlignmentTrainer(Trainer):
 
     def keep_steps_alone(self) -> None:
         """`keep_steps` before an error of this process alone: several write a checkpoint together, or none."""
-        self.optimizer.zero_grad()
+        if self.optimizer is not None:  # there is none before training
+            self.optimizer.zero_grad()
         if self.accelerator.num_processes == 1:
             self.keep_steps()
 

@@ -94,13 +94,13 @@ class Divergence:
 
     def _note_held_out(self, row: dict[str, Any]) -> None:
         if "eval_margin" in row:
-            pair = self._mean("margin"), row["eval_margin"]
+            trained, held = self._mean("margin"), row["eval_margin"]
         elif "held_out_reward" in row and "loss" in row:
-            pair = row.get("reward"), row["held_out_reward"]
+            trained, held = row.get("reward"), row["held_out_reward"]
         else:
             return
-        if all(value is not None and math.isfinite(value) for value in pair):
-            self.held_out = [*self.held_out, pair][-2 * (self.settings.held_out_looks or 1) :]  # type: ignore[list-item]
+        if trained is not None and math.isfinite(trained) and math.isfinite(held):
+            self.held_out = [*self.held_out, (trained, held)][-2 * (self.settings.held_out_looks or 1) :]
 
     def _signs(self) -> list[dict[str, Any]]:
         settings, found = self.settings, []
