@@ -218,18 +218,21 @@ def compare(
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A finished run folder.")],
-    out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist, or be empty.")],
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as trained where not given.")] = None,
+    out: Annotated[Path, typer.Argument(help="The folder to write, or NAME.gguf; it must not exist, or be empty.")],
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, bfloat16 or float16 (GGUF: also q8_0); as trained or begun with where not given."),
+    ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run the Python that comes with the model.")
     ] = False,
 ) -> None:
-    """Export a run's model as a plain transformers folder, adapters merged."""
+    """Export a run's model as a plain transformers folder or a GGUF file, adapters merged, and compare the two."""
     from alignment.evaluation.export import export as export_model
     from alignment.launch.quiet import quiet_libraries
 
     quiet_libraries()
-    print(f"exported to {export_model(run, out, dtype, trust_remote_code)}")
+    print(f"exported to {export_model(run, out, dtype, trust_remote_code, print)}")
 
 
 @app.command()

@@ -48,7 +48,7 @@ def align(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 def test_export(monkeypatch: pytest.MonkeyPatch, calls: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert align(monkeypatch, "export", "run", "out", "--dtype", "bfloat16") == 0
-    assert calls["export"] == ((Path("run"), Path("out"), "bfloat16"), {})
+    assert calls["export"] == ((Path("run"), Path("out"), "bfloat16", False, print), {})
     assert "exported to out" in capsys.readouterr().out
 
 

