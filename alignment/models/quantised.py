@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from alignment.errors import UserError
+from alignment.models.precision import settled_dtype
 
 KINDS = ("8bit", "4bit")
 OLDEST = (0, 50)  # 0.49 has no 8-bit optimiser for a CPU; older ones were not tried
@@ -112,7 +113,8 @@ def plain(model: Any, dtype: torch.dtype) -> Any:
 def note(folder: Path, kind: str | None, dtype: str) -> None:
     """Write beside the adapter in `folder` what its base was; nothing for a plain one."""
     if kind is not None:
-        (folder / NOTE).write_text(json.dumps({"quantization": kind, "dtype": dtype}) + "\n", encoding="utf-8")
+        content = {"quantization": kind, "dtype": settled_dtype(dtype)}
+        (folder / NOTE).write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 def noted(folder: Path, run: Any) -> tuple[str | None, str]:
@@ -132,4 +134,4 @@ def noted(folder: Path, run: Any) -> tuple[str | None, str]:
     kind = found.get("quantization")
     if kind is not None and kind not in KINDS:
         raise UserError(f"{file}: quantization is {kind!r}, not {' or '.join(KINDS)}")
-    return kind, str(found.get("dtype", "float32"))
+    return kind, settled_dtype(str(found.get("dtype", "float32")))
