@@ -102,7 +102,9 @@ def render(found: Diagnosis, console: Console) -> None:
     for note in found.estimate.notes:
         say(console, f"note: {note}")
     if found.advice:
-        table = Table("to make it fit, in this order", "saves", "then", "", box=box.SIMPLE, pad_edge=False)
+        table = Table("to make it fit, in order", "saves", "then", "", box=box.SIMPLE, pad_edge=False)
+        for column in table.columns[:3]:
+            column.no_wrap = True
         for advice in found.advice:
             table.add_row(Text(advice.override), gb(advice.saves), gb(advice.then), Text(advice.note))
         console.print(table)

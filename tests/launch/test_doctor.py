@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from alignment import disk
 from alignment.cli import app
+from alignment.cli_doctor import render
 from alignment.config import RunConfig
 from alignment.errors import UserError
 from alignment.launch import doctor
 from alignment.launch.compose import Composer
 from alignment.launch.doctor import Finding, Machine, launch_line
-from alignment.memory import passes
+from alignment.memory import Estimate, passes
+from alignment.memory.advice import Advice
 from tests.launching import ROOT
 
 
@@ -58,7 +62,17 @@ def test_a_recipe_that_fits() -> None:
 def test_a_recipe_that_does_not_fit_says_what_to_change() -> None:
     done = called("recipe=dpo", "model=smollm2-135m", "peft=none", "--gpus", "1", "--gpu-memory", "2")
     assert done.exit_code == 1
-    assert "WRONG" in done.output and "peft=lora" in done.output
+    assert "WRONG" in done.output and "peft=lora" in done.output and "…" not in done.output
+
+
+def test_settings_are_not_cut_at_80_columns() -> None:
+    found = doctor.Diagnosis([], Machine(1, 1), Estimate(1, 0, 0, 1, 1, 1, 0, 0, 1), line="accelerate launch")
+    found.advice = [
+        Advice("training.gradient_checkpointing=true", 10**10, 10**11, "about a third of the time, or more")
+    ]
+    console = Console(width=80, record=True, file=io.StringIO())
+    render(found, console)
+    assert "training.gradient_checkpointing=true" in console.export_text()
 
 
 def test_json() -> None:
