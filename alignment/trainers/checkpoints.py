@@ -75,9 +75,10 @@ def readable(folder: Path, *damage: type[Exception]) -> Iterator[None]:
 
     Optimiser and random numbers are pickles; torch reads them without running what they name.
     """
+    expected: tuple[type[Exception], ...] = (pickle.UnpicklingError, *damage)
     try:
         yield
-    except (pickle.UnpicklingError, *damage) as error:
+    except expected as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(
             f"resume={folder}: a file of this checkpoint is damaged, or holds something else than a checkpoint does "
