@@ -15,13 +15,14 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c .ci/co
 # Named one by one, these keep accelerate from listing the defaults that it took.
 LAUNCH = $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help install demo test slow lint format build clean
+.PHONY: help install demo test slow quantised lint format build clean
 
 help:
 	@echo 'make install   make $(VENV) and install the pinned dependencies (PYTHON=python3.x chooses the interpreter)'
 	@echo 'make demo      install, then train the embedded model and show answers before and after'
 	@echo 'make test      install, then run the tests'
 	@echo 'make slow      install, then run the slow tests'
+	@echo 'make quantised install bitsandbytes too, then run the tests of quantised bases'
 	@echo 'make lint      install, then ruff and mypy'
 	@echo 'make format    install, then reformat the code'
 	@echo 'make build     install, then build the wheel in dist/'
@@ -51,6 +52,11 @@ test: install
 
 slow: install
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# Not among the other tests: where bitsandbytes is installed, peft imports it in every process, which takes a second.
+quantised: install
+	@$(PIP) -e '.[quantised]'
+	$(BIN)/python -m pytest tests/models/test_quantised.py $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from alignment.config import ModelConfig, PeftConfig, ReferenceConfig, RolloutConfig, RunConfig
 from alignment.config_check import check_values
 from alignment.errors import UserError
+from alignment.evaluation.export import export
 from alignment.launch.compose import Composer
 from alignment.models import quantised
 from alignment.models.adapters import add_adapter, load_beside
@@ -134,6 +136,11 @@ def test_a_run_starts_at_its_reference_and_its_adapter_stays_on_the_weights_it_w
     beside = load_beside(ModelConfig(path=folder, dtype="bfloat16"))  # held as it was trained
     assert torch.equal(logps(beside), expected)
     assert (logps(load_model(ModelConfig(path=folder))) - expected).abs().max() < 1e-4  # 1.2e-5 was seen
+    lines: list[str] = []
+    plain = AutoModelForCausalLM.from_pretrained(export(tmp_path, tmp_path / "plain", say=lines.append))
+    assert plain.dtype == torch.float32 and not quantised.is_quantised(plain)
+    assert (logps(plain) - expected).abs().max() < 1e-4
+    assert len(lines) == 1 and lines[0].endswith("(allowed: 0.0001)")
     # Merged into the weights before they were rounded it is another model.
     (tmp_path / "model" / quantised.NOTE).unlink()
     assert (logps(load_model(ModelConfig(path=folder))) - expected).abs().mean() > 0.1  # 0.33 was seen
