@@ -47,7 +47,10 @@ def use_chat_template(tokenizer: Any, path: str | None) -> None:
     file = Path(path)
     if not file.is_file():
         raise UserError(f"model.chat_template: no such file: {path}")
-    tokenizer.chat_template = file.read_text(encoding="utf-8")
+    try:
+        tokenizer.chat_template = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"model.chat_template={path}: cannot be read: {error}") from error
 
 
 def encode_prompt(tokenizer: Any, prompt: list[Message], template: str = "chat") -> list[int]:
