@@ -32,8 +32,8 @@ OPTIONAL = {
     "bitsandbytes": "8-bit optimisers, quantised weights",
     "vllm": "a server for judges and samples",
 }
-# Share of the memory from which a run that fits may still fail: estimates are within 15 %, and on a CPU the C library was
-# seen to keep more than half as much again of what was freed.
+# Share of the memory from which a run that fits may still fail: estimates are within 15 %, and on a CPU the C library
+# was seen to keep half as much again of what was freed.
 TIGHT = {"cpu": (0.6, "tight: freed memory may be kept; MALLOC_MMAP_THRESHOLD_=65536 gives it back")}
 TIGHT["cuda"] = (0.85, "tight: estimates are within 15 %")
 

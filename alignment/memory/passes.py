@@ -88,7 +88,8 @@ def sampling(settings: Any, config: RunConfig, wanted: Sampling) -> tuple[int, i
 def kept(rows: Policy) -> int:
     """Bytes of the buffers of a cache, room included."""
     found = 0
-    for layer in rows.cache.layers:
+    layers: list[Any] = rows.cache.layers
+    for layer in layers:
         buffers = getattr(layer, "buffers", None) or (layer.keys, layer.values)
         found += sum(buffer.untyped_storage().nbytes() for buffer in buffers if torch.is_tensor(buffer))
     return found
