@@ -83,6 +83,7 @@ def test_processes_share(composer: Composer, untraced: None) -> None:
         estimate(config, processes=2, strategy="fsdp")
 
 
+@pytest.mark.slow
 def test_what_makes_activations_smaller(composer: Composer) -> None:
     plain = taken(composed(composer)).activations
     assert plain is not None
@@ -93,6 +94,7 @@ def test_what_makes_activations_smaller(composer: Composer) -> None:
     assert taken(composed(composer, pair), units=both).activations > 1.5 * plain
 
 
+@pytest.mark.slow
 def test_the_chunked_head_bounds_the_logits(composer: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = taken(composed(composer)).activations
     monkeypatch.setattr("alignment.models.logps.CHUNK_ELEMENTS", 16 * 4096)  # 16 of 70 rows
@@ -122,6 +124,7 @@ def test_tracing_counts_what_real_tensors_take(composer: Composer) -> None:
     assert real == pytest.approx(without_data[0], rel=0.01)
 
 
+@pytest.mark.slow
 def test_two_layers_tell_of_all(composer: Composer) -> None:
     config = composed(composer)
     settings = models.architecture(config.model)
