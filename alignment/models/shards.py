@@ -17,9 +17,9 @@ def gathered(model: nn.Module) -> Iterator[None]:
     if not cut:
         yield
         return
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
-    with GatheredParameters(cut):
+    with deepspeed.zero.GatheredParameters(cut):
         yield
 
 
