@@ -53,7 +53,7 @@ class HeldOutPairs:
         found, left_out = pairs(examples)
         if not found:
             raise UserError(f"evaluation.judge_sets: no pairs in {path}: {left_out}")
-        found = sampled(found, data.eval_limit, self.trainer.config.seed)
+        found = list(sampled(found, data.eval_limit, self.trainer.config.seed))
         units, counts = self.trainer.to_units(found, self.trainer.tokenizer, data)
         return units, {**left_out, **counts.as_dict()}
 

@@ -129,7 +129,7 @@ def held_out_judgments(trainer: Any) -> list[Judged]:
     if not found:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise UserError(f"evaluation.judged={source}: no judged answer in it: {reasons}")
-    return sampled(found, config.data.eval_limit, config.seed)
+    return list(sampled(found, config.data.eval_limit, config.seed))
 
 
 def _asked(trainer: Any, prompt: list[Message]) -> list[Message]:
