@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 from transformers import Trainer
 
 from alignment.evaluation.end_of_run import EndOfRun
+from alignment.evaluation.held_out_gaps import HeldOutGaps
 from alignment.evaluation.held_out_pairs import HeldOutPairs
 from alignment.launch import training_run
 from alignment.launch.entry import main as command
@@ -56,15 +57,19 @@ RUNS: dict[str, list[str]] = {
     "cut_online": ["recipe=cut_online", *STAGES, "rollout.iterations=2", "rollout.prompts=6"],
     "ilf": ["recipe=ilf", *STAGES],
 }
-PLACES: dict[str, tuple[type, tuple[str, ...]]] = {  # what a run does, and the methods in which it does it
-    "step": (AlignmentTrainer, ("training_step",)),
-    "sampling": (OnlineTrainer, ("collect",)),
-    "checkpoint": (AlignmentTrainer, ("_save_checkpoint",)),
-    "evaluation": (AlignmentTrainer, ("_evaluated",)),
-    "between": (Trainer, ("_inner_training_loop",)),  # the update, logging, callbacks, reading the next batch
-    "answering": (EndOfRun, ("ask",)),  # held-out prompts, before training and behind it
-    "ranking": (HeldOutPairs, ("ask",)),
-    "stage": (Stages, ("step",)),  # of a run of several stages: a file is made
+PLACES: dict[str, tuple[type, ...]] = {  # what a run does, and where: see METHODS
+    "step": (AlignmentTrainer,),
+    "sampling": (OnlineTrainer,),
+    "checkpoint": (AlignmentTrainer,),
+    "evaluation": (AlignmentTrainer,),
+    "between": (Trainer,),  # the update, logging, callbacks, reading the next batch
+    "answering": (EndOfRun,),  # held-out prompts, before training and behind it
+    "ranking": (HeldOutPairs, HeldOutGaps),
+    "stage": (Stages,),  # of a run of several stages: a file is made
+}
+METHODS = {
+    **{"step": "training_step", "sampling": "collect", "checkpoint": "_save_checkpoint", "evaluation": "_evaluated"},
+    **{"between": "_inner_training_loop", "answering": "ask", "ranking": "ask", "stage": "step"},
 }
 SIGNALS = ("SIGKILL", "SIGTERM")
 TIMES = {"seconds", "peak_memory_mb", "finished", "overrides", "tokens_per_second"}  # what no two runs share
@@ -114,9 +119,9 @@ class Watch:
 
     def patch(self) -> None:
         """Make every method of PLACES say that it is entered and left."""
-        for place, (owner, names) in PLACES.items():
-            for name in names:
-                setattr(owner, name, self.watched(place, getattr(owner, name)))
+        for place, owners in PLACES.items():
+            for owner in owners:
+                setattr(owner, METHODS[place], self.watched(place, getattr(owner, METHODS[place])))
 
     def watched(self, place: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(its: Any, *args: Any, **kwargs: Any) -> Any:
