@@ -51,7 +51,7 @@ test: install
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 slow: install
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 # Not among the other tests: where bitsandbytes is installed, peft imports it in every process, which takes a second.
 quantised: install

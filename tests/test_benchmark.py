@@ -38,6 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"rows": {row["name"]: row for row in rows}, "out": done.stdout, "folder": folder}
 
 
+@pytest.mark.slow
 def test_json_contract(run: dict[str, Any]) -> None:
     assert set(run["rows"]) >= REQUIRED
     for row in run["rows"].values():
@@ -49,6 +50,7 @@ def test_json_contract(run: dict[str, Any]) -> None:
     assert (run["folder"] / "losses.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_same_steps(run: dict[str, Any]) -> None:
     ours = run["rows"]["ours-shared"]["losses"]
     assert ours[0] == pytest.approx(0.6931, abs=1e-3)  # policy = reference: log 2
@@ -58,6 +60,7 @@ def test_the_same_steps(run: dict[str, Any]) -> None:
     assert "other token ids" not in run["out"]
 
 
+@pytest.mark.slow
 def test_tokens_encoded(run: dict[str, Any]) -> None:
     rows = run["rows"]
     assert rows["ours-shared"]["encoded_tokens"] >= rows["ours-shared"]["useful_tokens"]

@@ -16,20 +16,17 @@ import pytest
 
 from tests.launching import ROOT, environment
 
+SLOW = ("evaluation.md", "extending.md", "fine_tuning.md", "improve.md", "reward_models.md")
 BLOCK = re.compile(r"^```(\w+)\n(?:# (\S+\.\w+)\n)?(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param("evaluation.md", marks=pytest.mark.slow),
-        "extending.md",
+        *(pytest.param(page, marks=pytest.mark.slow) for page in SLOW),
         "feedback.md",
-        "fine_tuning.md",
-        "improve.md",
         "metrics.md",
         "quickstart.md",
-        "reward_models.md",
         "rollouts.md",
     ],
 )

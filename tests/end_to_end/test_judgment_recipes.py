@@ -120,7 +120,7 @@ def kill_in_training(place: str) -> Callable[[pytest.MonkeyPatch], None]:
         pytest.param(kill_in_a_file("iteration-2/answers.jsonl"), id="sampling"),
         pytest.param(kill_in_a_file("iteration-2/judged.jsonl"), id="reviewing", marks=pytest.mark.slow),
         pytest.param(kill_in_training("iteration-1/train"), id="training", marks=pytest.mark.slow),
-        pytest.param(kill_in_training("iteration-2/train"), id="training further"),
+        pytest.param(kill_in_training("iteration-2/train"), id="training further", marks=pytest.mark.slow),
     ],
 )
 def test_cut_online_killed_and_resumed_is_the_same_run(

@@ -72,7 +72,7 @@ def assert_same_end(run: Path, whole: Path) -> None:
     assert (run / "summary.json").is_file()
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_stopped_and_resumed(processes: int, folder: Path, tmp_path: Path) -> None:
     """SIGKILL in a step of the first epoch, SIGTERM in the second, SIGKILL while a checkpoint is written; then on."""
     whole, run = uninterrupted(folder, processes), tmp_path / "run"

@@ -104,6 +104,8 @@ def _folder(value: tuple[list[tuple[str, str]], str], folder: Path) -> int:
         place = f"tree/{name}"
         if os.path.lexists(place):
             continue
+        if os.path.isfile(os.path.dirname(place)):
+            continue
         os.makedirs(os.path.dirname(place), exist_ok=True)
         if what == "folder":
             os.mkdir(place)

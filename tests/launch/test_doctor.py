@@ -59,6 +59,7 @@ def test_a_recipe_that_fits() -> None:
     assert max(map(len, table)) <= 80
 
 
+@pytest.mark.slow
 def test_a_recipe_that_does_not_fit_says_what_to_change() -> None:
     done = called("recipe=dpo", "model=smollm2-135m", "peft=none", "--gpus", "1", "--gpu-memory", "2")
     assert done.exit_code == 1

@@ -104,7 +104,7 @@ def test_without_models_the_commands_are_printed_and_nothing_runs(monkeypatch: p
         UserError, match=r"nothing was run: not here are .*gpt-j-6b, Dahoas/rm-static\nMend: .*README.md"
     ):
         paper.launch("p3o", said.append)
-    assert len(said) == 9 and all(line.startswith("accelerate launch ") for line in said)
+    assert len(said) == 14 and all(line.startswith("accelerate launch ") for line in said)
 
 
 def test_commands_run_in_order_and_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_one_process(peft: str, budget: int, layout: str, tmp_path: Path) -> Non
     assert deviation(result["gradient"], truth(result["before"], peft)) < 1e-5
 
 
-@pytest.mark.parametrize("peft", ["none", "lora"])
+@pytest.mark.parametrize("peft", [pytest.param("none", marks=pytest.mark.slow), "lora"])
 def test_two_processes(peft: str, tmp_path: Path) -> None:
     # A small budget gives the ranks different numbers of micro-batches, so no_sync and the fillers are in it, too.
     done = launch(["-m", "tests.trainers.one_step", str(tmp_path), peft, "100", "shared"], processes=2)
