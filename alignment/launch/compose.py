@@ -48,8 +48,9 @@ class Composer:
         store.store(name="config", node=load_yaml(files.primary))
         for group, options in files.groups.items():
             for name, path in options.items():
+                node = load_yaml(path)  # first, since it says so where the file is no text
                 header = PACKAGE_HEADER.search(path.read_text(encoding="utf-8"))
-                store.store(group=group, name=name, node=load_yaml(path), package=header.group(1) if header else None)
+                store.store(group=group, name=name, node=node, package=header.group(1) if header else None)
         for name, path in files.recipes.items():
             _register_recipe(name, path)
         return cls(files)

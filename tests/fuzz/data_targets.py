@@ -104,9 +104,10 @@ def _folder(value: tuple[list[tuple[str, str]], str], folder: Path) -> int:
         place = f"tree/{name}"
         if os.path.lexists(place):
             continue
-        if os.path.isfile(os.path.dirname(place)):
+        parent = os.path.dirname(place)
+        if os.path.lexists(parent) and not os.path.isdir(parent):
             continue
-        os.makedirs(os.path.dirname(place), exist_ok=True)
+        os.makedirs(parent, exist_ok=True)
         if what == "folder":
             os.mkdir(place)
         elif what in ("loop", "up"):
