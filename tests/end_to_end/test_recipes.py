@@ -122,6 +122,7 @@ def test_online_recipes_in_process(recipe: str, tmp_path: Path) -> None:
     assert (run / "rollouts.jsonl").stat().st_size > 0
 
 
+@pytest.mark.timeout(1200)
 def test_two_processes_run_every_trainer_to_its_end(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     program = [
@@ -133,7 +134,7 @@ def test_two_processes_run_every_trainer_to_its_end(tmp_path: Path) -> None:
         *FEW,
         f"output_dir={sweep}",
     ]
-    done = launch(program, processes=2, timeout=550)
+    done = launch(program, processes=2, timeout=1100)
     assert done.returncode == 0, done.stderr[-3000:]
     summary = check(sweep / "0_recipe=dpo")
     assert summary["data"]["train"]["pairs"] > 100
