@@ -72,7 +72,8 @@ METHODS = {
     **{"between": "_inner_training_loop", "answering": "ask", "ranking": "ask", "stage": "step"},
 }
 SIGNALS = ("SIGKILL", "SIGTERM")
-TIMES = {"seconds", "peak_memory_mb", "finished", "overrides", "tokens_per_second"}  # what no two runs share
+# What no two runs share; of a checkout that is worked in, the commit neither.
+TIMES = {"seconds", "peak_memory_mb", "finished", "overrides", "tokens_per_second", "commit"}
 
 
 @dataclass(frozen=True)
