@@ -89,7 +89,7 @@ def ours(job: dict[str, Any], folder: Path, clock: Clock) -> dict[str, Any]:
     contender = job["contender"]
     config = RunConfig(
         seed=job["seed"],
-        model=ModelConfig(path=job["model"], dtype="float32", attention=contender.get("attention", "auto")),
+        model=ModelConfig(path=job["model"], dtype="float32", attention=contender["attention"]),
         data=DataConfig(eval_fraction=0.0, max_prompt_length=job["limit"], max_completion_length=job["limit"]),
         peft=PeftConfig(method="none"),
         reference=ReferenceConfig(when="precompute" if contender["precompute"] else "step", cache=False),
@@ -101,7 +101,7 @@ def ours(job: dict[str, Any], folder: Path, clock: Clock) -> dict[str, Any]:
             layout=contender["layout"],
             token_budget=job["token_budget"],
             bf16=job["dtype"] == "bfloat16",
-            gradient_checkpointing=contender.get("gradient_checkpointing", False),
+            gradient_checkpointing=contender["gradient_checkpointing"],
             scheduler="linear",
             warmup_ratio=0.0,
         ),

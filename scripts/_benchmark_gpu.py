@@ -9,9 +9,8 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +20,7 @@ from rich.console import Console
 from alignment.errors import UserError, unknown
 from alignment.evaluation.files import write_atomically
 from scripts import _benchmark_cut, _benchmark_rollout
+from scripts._benchmark_contenders import CONTENDERS, Contender, installed, machine
 from scripts._benchmark_pairs import prepare
 from scripts._benchmark_process import measured
 
@@ -46,19 +46,13 @@ class Job:
 
 
 Lengths = tuple[tuple[int, int], tuple[int, int]]
-Contenders = list[dict[str, Any]]
-DPO: Contenders = [  # as in `benchmark.py dpo`
-    {"name": "ours-shared", "side": "ours", "layout": "shared", "precompute": False},
-    {"name": "ours-padded", "side": "ours", "layout": "padded", "precompute": False},
-    {"name": "trl-default", "side": "trl", "defaults": True, "precompute": False, "micro_batch": None},
-    {"name": "ours-shared-precomputed", "side": "ours", "layout": "shared", "precompute": True},
-    {"name": "trl-whole-steps", "side": "trl", "defaults": False, "precompute": True, "micro_batch": None},
-    {"name": "trl-single-pairs", "side": "trl", "defaults": False, "precompute": True, "micro_batch": 1},
-]
-KERNELS: Contenders = [
-    DPO[0]
-    | {"name": f"ours-shared, {kernel}{', checkpointing' if again else ''}"}
-    | {"attention": kernel, "gradient_checkpointing": again}
+KERNELS = [
+    dataclasses.replace(
+        CONTENDERS[0],
+        name=f"ours-shared, {kernel}{', checkpointing' if again else ''}",
+        attention=kernel,
+        gradient_checkpointing=again,
+    )
     for again in (False, True)
     for kernel in ("sdpa", "flex_attention")
 ]
@@ -163,7 +157,7 @@ def make_pairs(folder: Path, name: str, count: int, lengths: tuple[int, int]) ->
 def jobs(scratch: Path, base: dict[str, Any], lengths: Lengths) -> Iterator[Job]:
     """All measurements, what matters most first."""
     short, long = lengths
-    yield from dpo_jobs(scratch, base, "DPO, bfloat16", short, "bfloat16", DPO)
+    yield from dpo_jobs(scratch, base, "DPO, bfloat16", short, "bfloat16", CONTENDERS)
     # A quarter of the pairs: a long row alone fills a pass.
     quarter = base | {"batch_size": max(1, base["batch_size"] // 4)}
     yield from dpo_jobs(scratch, quarter, "DPO, long rows, bfloat16", long, "bfloat16", KERNELS)
@@ -177,11 +171,16 @@ def jobs(scratch: Path, base: dict[str, Any], lengths: Lengths) -> Iterator[Job]
     for name in ("ours-shared", "two-streams"):
         judged = {"records": records, "limit": 512, "contender": name}
         yield Job("CUT, float32", name, _benchmark_cut.WORKER, base | judged)
-    yield from dpo_jobs(scratch, base, "DPO, float32", short, "float32", DPO[:2])
+    yield from dpo_jobs(scratch, base, "DPO, float32", short, "float32", CONTENDERS[:2])
 
 
 def dpo_jobs(
-    scratch: Path, base: dict[str, Any], part: str, lengths: tuple[int, int], dtype: str, contenders: Contenders
+    scratch: Path,
+    base: dict[str, Any],
+    part: str,
+    lengths: tuple[int, int],
+    dtype: str,
+    contenders: Sequence[Contender],
 ) -> Iterator[Job]:
     """The contenders of `benchmark.py dpo` on made-up pairs of these lengths."""
     count, limit = base["steps"] * base["batch_size"], 2 * max(lengths)
@@ -189,7 +188,7 @@ def dpo_jobs(
     _, rows = prepare(base["model"], str(file), "train", count, seed=0, limit=limit)
     job = base | {"rows": rows, "dtype": dtype, "limit": limit, "token_budget": 8192, "learning_rate": 1e-6}
     for contender in contenders:
-        yield Job(part, contender["name"], DPO_WORKER, job | {"contender": contender})
+        yield Job(part, contender.name, DPO_WORKER, job | {"contender": dataclasses.asdict(contender)})
 
 
 def row_of(job: Job, result: dict[str, Any]) -> dict[str, Any]:
@@ -218,13 +217,13 @@ def heading(shape: str, base: dict[str, Any], lengths: Lengths) -> str:
     """What was measured, where, when, and with which versions."""
     import torch
 
-    gpu = torch.cuda.is_available()
-    device = torch.cuda.get_device_name(0) if gpu else f"no GPU: {platform.machine()}, only to try the page out"
+    on = "" if torch.cuda.is_available() else "no GPU, only to try the page out: "
+    device = machine(base["threads"])
     names = ("torch", "transformers", "trl", "alignment-toolkit")
-    versions = ", ".join(f"{name} {found}" for name in names if (found := _version(name)))
+    versions = ", ".join(f"{name} {found}" for name in names if (found := installed(name)))
     (short, answer), (long, long_answer) = lengths
     return (
-        f"# One GPU, {date.today().isoformat()}\n\n{device}; Python {platform.python_version()}, {versions}. Random "
+        f"# One GPU, {date.today().isoformat()}\n\n{on}{device}; Python {platform.python_version()}, {versions}. Random "
         f"weights of the shape `{shape}`, all of them trained. DPO: {base['batch_size']} pairs a step, prompts of "
         f"about {short} and answers of {answer} tokens; long rows: a quarter of the pairs, prompts of {long}, answers "
         f"of {long_answer}. {base['steps']} steps, {WARM_UP} of them not timed. Tokens: each prompt and each answer "
@@ -247,10 +246,3 @@ def page(rows: list[dict[str, Any]], left_out: list[str], head: str) -> str:
     if left_out:
         lines += ["", "Not measured:", "", *(f"- {name}" for name in left_out)]
     return "\n".join(lines) + "\n"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

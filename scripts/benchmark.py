@@ -25,7 +25,6 @@ import os
 import platform
 import statistics
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +38,7 @@ sys.path.insert(0, str(ROOT))
 
 # Found through the line above, installed or not.
 from alignment.errors import UserError, unknown  # noqa: E402
+from scripts._benchmark_contenders import CONTENDERS, Contender, installed, machine  # noqa: E402
 from scripts._benchmark_cut import cut  # noqa: E402
 from scripts._benchmark_data import data, packing  # noqa: E402
 from scripts._benchmark_gpu import gpu  # noqa: E402
@@ -62,30 +62,6 @@ def _benchmark() -> None:
     """Speed and memory against peers, side by side in one run."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Contender:
-    """One way of taking the same steps."""
-
-    name: str
-    side: str  # ours | trl
-    settings: str  # in words
-    layout: str = "padded"  # ours
-    precompute: bool = False  # the reference is scored before the first step, not in each
-    defaults: bool = False  # TRL's DPOConfig as it is
-    micro_batch: int | None = None  # TRL: pairs of one pass; None: the whole step
-
-
-FASTER = "reference precomputed, no gradient checkpointing"
-CONTENDERS = [
-    Contender("ours-shared", "ours", "shared layout, reference in the step", "shared"),
-    Contender("ours-padded", "ours", "padded layout, reference in the step", "padded"),
-    Contender("trl-default", "trl", "DPOConfig(): reference in the step, gradient checkpointing", defaults=True),
-    Contender("ours-shared-precomputed", "ours", "shared layout, reference precomputed", "shared", precompute=True),
-    # Which one is faster depends on the device and on how much of a whole batch is padding: both run, and the faster
-    # one is called trl-fastest.
-    Contender("trl-whole-steps", "trl", f"{FASTER}, the step in one pass", precompute=True),
-    Contender("trl-single-pairs", "trl", f"{FASTER}, a pair a pass, accumulated", precompute=True, micro_batch=1),
-]
 FASTEST = "trl-fastest"
 CANDIDATES = ("trl-whole-steps", "trl-single-pairs")
 
@@ -169,7 +145,7 @@ def chosen_contenders(only: str | None) -> list[Contender]:
                 raise unknown("contender", name, known)
         wanted = {*names, *(CANDIDATES if FASTEST in names else ())}
         chosen = [contender for contender in CONTENDERS if contender.name in wanted]
-    if any(contender.side == "trl" for contender in chosen) and not _version("trl"):
+    if any(contender.side == "trl" for contender in chosen) and not installed("trl"):
         raise UserError("TRL is not installed: pip install 'alignment-toolkit[trl]', or name others with --only")
     return chosen
 
@@ -221,32 +197,14 @@ def heading(job: dict[str, Any], model: str, data: str) -> str:
     """What was measured, where, and with which versions."""
     prompts = sum(row["lengths"][0] for row in job["rows"])
     completions = sum(sum(row["lengths"][1:]) for row in job["rows"])
-    versions = ", ".join(f"{name} {_version(name)}" for name in ("torch", "transformers", "trl"))
+    versions = ", ".join(f"{name} {installed(name)}" for name in ("torch", "transformers", "trl"))
     return (
         f"{model}, {job['dtype']}, {len(job['rows'])} pairs of {Path(data).name} "
         f"({prompts} tokens of prompts, {completions} of completions: prompts are "
         f"{prompts / (prompts + completions):.0%}), {job['batch_size']} pairs a step, {job['steps']} steps, "
         f"our token budget {job['token_budget']}\n"
-        f"{_machine(job['threads'])}; Python {platform.python_version()}, {versions}\n"
+        f"{machine(job['threads'])}; Python {platform.pythoninstalled()}, {versions}\n"
     )
-
-
-def _machine(threads: int) -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name(0)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {threads} of {os.cpu_count()} CPU cores"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def show(table: list[dict[str, Any]]) -> None:
