@@ -16,14 +16,27 @@ _ALIAS = re.compile(r"[&*][^\s,\[\]{}]")
 
 
 def read_yaml(path: Path, load: Callable[[str], Any] = yaml.safe_load) -> Any:
-    """What the YAML file at `path` holds, read by `load`, which must be a safe loader.
+    """What the YAML file at `path` holds, as `parse_yaml` has it.
 
     Raises:
-        UserError: it cannot be read, is not UTF-8 or not YAML, is nested too deeply, or its aliases stand for more
-            values than anything here needs.
+        UserError: it cannot be read, is not UTF-8, or is what `parse_yaml` refuses.
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read: not UTF-8 ({error.reason} at byte {error.start + 1})") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from error
+    return parse_yaml(text, path, load)
+
+
+def parse_yaml(text: str, path: Path, load: Callable[[str], Any] = yaml.safe_load) -> Any:
+    """What the YAML `text` of the file `path` holds, read by `load`, which must be a safe loader.
+
+    Raises:
+        UserError: it is not YAML, is nested too deeply, or its aliases stand for more values than anything here needs.
+    """
+    try:
         if _ALIAS.search(text):
             _refuse_bomb(path, text)
         return load(text)
@@ -34,8 +47,6 @@ def read_yaml(path: Path, load: Callable[[str], Any] = yaml.safe_load) -> Any:
         raise UserError(f"{where}: not valid YAML: {reason}") from error
     except RecursionError as error:
         raise UserError(f"{path}: cannot be read: nested too deeply") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: cannot be read: not UTF-8 ({error.reason} at byte {error.start + 1})") from error
     except (OSError, ValueError, OverflowError) as error:  # also a date or a number that YAML's rules allow
         raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from error
 

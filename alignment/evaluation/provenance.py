@@ -13,12 +13,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import try_to_load_from_cache
 
 import alignment
 from alignment.data import builtin
+from alignment.errors import UserError
 from alignment.evaluation.row import section
+from alignment.yaml_files import parse_yaml
 
 NOT_STATED = "not stated"
 _BUILTIN_MODELS = {"tiny": "Apache-2.0", "smollm2-135m": "Apache-2.0"}
@@ -114,8 +115,8 @@ def _licence_in(card: Path) -> str:
         with card.open(encoding="utf-8", errors="replace") as file:
             text = file.read(_MOST)
         front = _FRONT.match(text)
-        settings = yaml.safe_load(front[1]) if front and "&" not in front[1] else None
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        settings = parse_yaml(front[1], card) if front else None
+    except (OSError, ValueError, UserError):
         return NOT_STATED
     stated = settings.get("license") if isinstance(settings, dict) else None
     if isinstance(stated, (str, list)) and stated:
