@@ -280,7 +280,7 @@ class AlignmentTrainer(Trainer):
         self.state.log_history[-1]["epoch"] = logs["epoch"]
         if self.is_world_process_zero():
             row = {"step": self.state.global_step, **{name: _plain(value) for name, value in logs.items()}}
-            with open(self.folder / "metrics.jsonl", "a") as file:
+            with open(self.folder / going_on.METRICS, "a") as file:
                 file.write(json.dumps(row) + "\n")
         if self.is_in_train:
             divergence.look(self, logs)
@@ -374,7 +374,7 @@ class AlignmentTrainer(Trainer):
             if rounding:
                 print(f"resuming with {'; '.join(rounding)}: the same updates, but not bit for bit")
             checkpoints.remove_staged(self.folder)
-            keep_rows_until(self.folder / "metrics.jsonl", checkpoints.step_of(checkpoint))
+            going_on.keep_rows_until(self.folder / going_on.METRICS, checkpoints.step_of(checkpoint))
         with checkpoints.readable(checkpoint, KeyError, TypeError, ValueError, AttributeError, OSError, RecursionError):
             self._load_states(checkpoint)
         with checkpoints.readable(checkpoint):
@@ -416,19 +416,3 @@ def _plain(value: Any) -> Any:
     """As JSON has it: NaN and infinity are null."""
     value = value.item() if torch.is_tensor(value) else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def keep_rows_until(file: Path, step: int) -> None:
-    """Drop rows of steps that are about to be taken again, and a last one that a kill cut short."""
-    if not file.is_file():
-        return
-    kept = []
-    for line in file.read_text().splitlines(keepends=True):
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except ValueError:
-            continue
-    beside = file.with_suffix(".writing")
-    beside.write_text("".join(kept))
-    beside.replace(file)

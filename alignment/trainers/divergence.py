@@ -24,6 +24,7 @@ from torch import Tensor
 from alignment.batching.groups import Unit
 from alignment.config import GuardConfig
 from alignment.trainers import checkpoints
+from alignment.trainers.map_units import gathered
 
 FILE = "divergence.json"  # in the run folder: what was seen, and the examples of it
 SHOWN = 16  # so many examples
@@ -177,11 +178,8 @@ def look(trainer: Any, row: dict[str, Any]) -> None:
     guard: Divergence = trainer.divergence
     found = guard.look(trainer.state.global_step, row)
     for sign in found:
-        examples = guard.offenders(sign["metric"], sign["sign"])
-        if trainer.accelerator.num_processes > 1:
-            from accelerate.utils import gather_object
-
-            examples = worst(gather_object(examples), sign["metric"], sign["sign"])
+        examples = gathered(trainer, guard.offenders(sign["metric"], sign["sign"]))
+        examples = worst(examples, sign["metric"], sign["sign"])
         if trainer.is_world_process_zero():
             _write(trainer.folder / FILE, {**sign, "action": guard.settings.action, "examples": examples})
             print(f"step {sign['step']}: {sign['says']}{_doing(guard.settings.action)}; examples: {FILE}")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from alignment.batching.groups import Unit
@@ -24,6 +24,7 @@ from alignment.models.reference import reference_sums
 from alignment.models.reference_cache import fingerprint, key, open_cache
 from alignment.trainers.inputs import load_pairs
 from alignment.trainers.loss_settings import build_loss
+from alignment.trainers.map_units import gathered
 from alignment.trainers.policy import PolicyTrainer
 from alignment.trainers.termination import TERMINATION
 
@@ -158,9 +159,7 @@ class DPOTrainer(PolicyTrainer):
 
         for units in self.micro_batches(share):
             self.run(self.model_wrapped, units or [self.filler], score)
-        if self.accelerator.num_processes > 1:
-            found = gather_object(found)
-        return {groups: torch.tensor(row) for groups, row in found}
+        return {groups: torch.tensor(row) for groups, row in gathered(self, found)}
 
 
 def _as_pair_loss(loss: Callable[[PairLogps], LossOutput]) -> PairLoss:

@@ -76,3 +76,19 @@ def finish(trainer: Any) -> None:
     if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
         trainer._load_best_model()
     trainer.control = trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+
+
+def keep_rows_until(file: Path, step: int) -> None:
+    """Drop rows of steps that are about to be taken again, and a last one that a kill cut short."""
+    if not file.is_file():
+        return
+    kept = []
+    for line in file.read_text().splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:
+            continue
+    beside = file.with_suffix(".writing")
+    beside.write_text("".join(kept))
+    beside.replace(file)

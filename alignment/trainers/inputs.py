@@ -22,7 +22,7 @@ from alignment.batching.improvements import Showing, improvement_units, referenc
 from alignment.batching.judged import Form, judged_units
 from alignment.batching.stored import StoredUnits
 from alignment.batching.units import TokenCounts, answer_units, demonstration_units, pair_units, prompt_units
-from alignment.config import PARTS, DataConfig, RunConfig
+from alignment.config import DataConfig, RunConfig
 from alignment.data.example import Message
 from alignment.data.examples import Examples
 from alignment.data.judged_view import downsample, judged
@@ -49,6 +49,7 @@ from alignment.errors import UserError
 from alignment.models.adapters import add_adapter, is_adapted
 from alignment.models.loading import load_model, load_tokenizer
 from alignment.trainers import preparation
+from alignment.trainers.parts import in_part
 from alignment.trainers.streaming import streamed
 
 COUNTS, UNITS = "counts.json", "units.arrow"  # of what is prepared on disk
@@ -315,7 +316,7 @@ def part_of(found: Sequence[Any], part: str) -> tuple[Sequence[Any], int]:
     So a prompt is in the same third whatever the view, and whatever rows are added or left out; the thirds are equal up
     to chance.
     """
-    chosen = np.flatnonzero(_prompts(found) % np.uint64(len(PARTS)) == PARTS.index(part))
+    chosen = np.flatnonzero(in_part(_prompts(found), part))
     if not len(chosen):
         raise UserError(f"data.part={part}: none of {len(found)} training examples is in this third; give more data")
     return _chosen(found, chosen), len(found) - len(chosen)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from alignment.batching.groups import Unit
 from alignment.errors import UserError
+from alignment.trainers.map_units import gathered
 from alignment.trainers.termination import agree
 
 FILE = "nonfinite.json"  # in the run folder: the skipped steps, and the ids of their examples
@@ -57,7 +58,7 @@ class NonFinite:
             return False
         loss_too = agree(accelerator, not of_loss)
         self.loss_unknown |= loss_too
-        self._note("loss" if loss_too else "gradient", _ids(accelerator, seen, loss_too))
+        self._note("loss" if loss_too else "gradient", _ids(self.trainer, seen, loss_too))
         return True
 
     def _note(self, what: str, ids: list[str]) -> None:
@@ -95,19 +96,15 @@ class NonFinite:
         self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
 
 
-def _ids(accelerator: Any, seen: Sequence[tuple[Sequence[Unit], Tensor]], of_loss: bool) -> list[str]:
+def _ids(trainer: Any, seen: Sequence[tuple[Sequence[Unit], Tensor]], of_loss: bool) -> list[str]:
     """The examples whose loss it is; where only the gradient is at fault, all of the step. Of all ranks."""
-    found = [
+    mine = [
         unit.id
         for units, values in seen
         for unit, finite in zip(units, values.isfinite().tolist(), strict=True)
         if not (of_loss and finite)
     ]
-    if accelerator.num_processes > 1:
-        from accelerate.utils import gather_object
-
-        found = gather_object(found)
-    return found
+    return gathered(trainer, mine)
 
 
 def _ordinal(number: int) -> str:

@@ -36,7 +36,7 @@ from alignment.rollouts.experience import Experience, rewards_of, token_values
 from alignment.rollouts.sampler import PolicySampler, check_room
 from alignment.rollouts.sampling import SamplingSettings, check_unbiased
 from alignment.trainers import checkpoints
-from alignment.trainers.base import keep_rows_until
+from alignment.trainers.going_on import keep_rows_until
 from alignment.trainers.guards import Guards
 from alignment.trainers.inputs import Source, TrainingData, load_prompts
 from alignment.trainers.map_units import gathered, token_rows

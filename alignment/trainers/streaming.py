@@ -22,13 +22,14 @@ from alignment.batching.groups import Unit
 from alignment.batching.steps import balanced
 from alignment.batching.stored import lengths_of
 from alignment.batching.units import NothingLeft
-from alignment.config import PARTS, RunConfig
+from alignment.config import RunConfig
 from alignment.data.example import Example
 from alignment.data.formats.registry import choose
 from alignment.data.readers import LoadReport, read_examples
 from alignment.data.sources import Source, resolve
 from alignment.data.viewed import prompt_hash
 from alignment.errors import UserError
+from alignment.trainers.parts import in_part
 
 STREAM = "stream.json"  # in a checkpoint
 
@@ -156,8 +157,9 @@ class UnitStream:
 
     def _units(self, examples: list[Example]) -> list[Unit]:
         records, left_out = self.view.read(examples)
-        if self.config.data.part is not None:
-            kept = [each for each in records if prompt_hash(each) % len(PARTS) == PARTS.index(self.config.data.part)]
+        part = self.config.data.part
+        if part is not None:
+            kept = [each for each in records if in_part(prompt_hash(each), part)]
             left_out = {**left_out, "other_parts": len(records) - len(kept)}
             records = kept
         self._count({f"left_out_{reason}": count for reason, count in left_out.items()})
