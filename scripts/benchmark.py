@@ -203,7 +203,7 @@ def heading(job: dict[str, Any], model: str, data: str) -> str:
         f"({prompts} tokens of prompts, {completions} of completions: prompts are "
         f"{prompts / (prompts + completions):.0%}), {job['batch_size']} pairs a step, {job['steps']} steps, "
         f"our token budget {job['token_budget']}\n"
-        f"{machine(job['threads'])}; Python {platform.pythoninstalled()}, {versions}\n"
+        f"{machine(job['threads'])}; Python {platform.python_version()}, {versions}\n"
     )
 
 
