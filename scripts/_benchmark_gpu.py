@@ -226,8 +226,8 @@ def heading(shape: str, base: dict[str, Any], lengths: Lengths) -> str:
         f"# One GPU, {date.today().isoformat()}\n\n{on}{device}; Python {platform.python_version()}, {versions}. "
         f"Random weights of the shape `{shape}`, all of them trained. DPO: {base['batch_size']} pairs a step, prompts "
         f"of about {short} and answers of {answer} tokens; long rows: a quarter of the pairs, prompts of {long}, "
-        f"answers of {long_answer}. {base['steps']} steps, {WARM_UP} of them not timed. Tokens: each prompt and each answer "
-        "once; of CUT, all that were encoded.\n\n`python scripts/benchmark.py gpu` makes this page.\n"
+        f"answers of {long_answer}. {base['steps']} steps, {WARM_UP} of them not timed. Tokens: each prompt and each "
+        "answer once; of CUT, all that were encoded.\n\n`python scripts/benchmark.py gpu` makes this page.\n"
     )
 
 
