@@ -139,21 +139,28 @@ def own_logps(trainer: Any) -> list[Any]:
 
 
 def main(out: Path, cases: Sequence[str]) -> None:
-    for case in cases:
-        name, _, checkpoint = case.partition("=")
-        torch.manual_seed(0)
-        logps.CHUNK_ELEMENTS = FEW if ".shared." in name else PLAIN
-        trainer = trainer_of(name, out / (f"{name}.resumed" if checkpoint else name))
-        if checkpoint:
-            trainer.resume(Path(checkpoint))
-        else:
-            if trainer.accelerator.num_processes == 1:
-                trainer.save_policy(trainer.folder / "start")  # what a difference of final weights is measured by
-            trainer.train()
-        finish(trainer)
-        del trainer
-        gc.collect()
-        unset_hf_deepspeed_config()  # the next model is loaded as the first one was: whole
+    try:
+        for case in cases:
+            run(out, case)
+    finally:
+        logps.CHUNK_ELEMENTS = PLAIN  # the tests call this in their own process, too
+
+
+def run(out: Path, case: str) -> None:
+    name, _, checkpoint = case.partition("=")
+    torch.manual_seed(0)
+    logps.CHUNK_ELEMENTS = FEW if ".shared." in name else PLAIN
+    trainer = trainer_of(name, out / (f"{name}.resumed" if checkpoint else name))
+    if checkpoint:
+        trainer.resume(Path(checkpoint))
+    else:
+        if trainer.accelerator.num_processes == 1:
+            trainer.save_policy(trainer.folder / "start")  # what a difference of final weights is measured by
+        trainer.train()
+    finish(trainer)
+    del trainer
+    gc.collect()
+    unset_hf_deepspeed_config()  # the next model is loaded as the first one was: whole
 
 
 if __name__ == "__main__":
