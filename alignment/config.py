@@ -101,7 +101,7 @@ class TrainingConfig:
     gradient_checkpointing: bool = False
     logging_steps: int = 1
     eval_steps: Optional[int] = None  # held-out accuracy every so many steps
-    save_steps: Optional[int] = None  # checkpoint every so many steps; null: only on SIGTERM
+    save_steps: Optional[int] = None  # checkpoint every so many steps; null: on SIGTERM, and until the end is measured
     save_total_limit: int = 2
     keep_best: bool = False  # end with the checkpoint of the best held-out metric
     best_metric: str = "accuracy"

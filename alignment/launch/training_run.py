@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from accelerate.utils import set_seed
 from rich.console import Console
 
 from alignment.config import RunConfig
-from alignment.errors import Interrupted
+from alignment.errors import UserError
 from alignment.evaluation.card import write_model_card
 from alignment.evaluation.curves import plot_curves
 from alignment.evaluation.end_of_run import EndOfRun, held_out_entry, peak_memory_mb, versions
@@ -28,6 +29,7 @@ from alignment.evaluation.report import write_report
 from alignment.evaluation.summary import read_config, render_samples, render_summary, write_summary
 from alignment.launch.contamination import write_contamination
 from alignment.models.quantised import weights_in
+from alignment.trainers import checkpoints
 from alignment.trainers.best_of_n import BestOfNTrainer
 from alignment.trainers.cut import CUTTrainer
 from alignment.trainers.dpo import DPOTrainer
@@ -105,16 +107,31 @@ def train(config: RunConfig, folder: Path, checkpoint: Path | None, launch: Laun
     doing += ["scoring held-out pairs"] if trainer.eval_units and not isinstance(end, HeldOutPairs) else []
     if doing:
         console.print(f"{' and '.join(doing)} …", highlight=False, soft_wrap=True)
-    try:
+    with kept_while_measured(trainer) if doing else nullcontext():
         summary, samples = measure(trainer, end, before)
-    except Interrupted:  # on all ranks alike
+        summary |= {"seconds": time.perf_counter() - started, "overrides": launch.overrides}
+        if state.is_main_process:
+            write_contamination(trainer, folder, console)
+            report(folder, summary, samples, config.evaluation.shown, console if shown else Console(quiet=True))
+        state.wait_for_everyone()
+
+
+@contextmanager
+def kept_while_measured(trainer: Any) -> Iterator[None]:
+    """Within it there is a checkpoint of the last step: a run that is killed while it is measured goes on from there.
+
+    It goes afterwards, where the settings ask for no checkpoints.
+    """
+    training = trainer.config.training
+    try:
         trainer.keep_steps()
-        raise
-    summary |= {"seconds": time.perf_counter() - started, "overrides": launch.overrides}
-    if state.is_main_process:
-        write_contamination(trainer, folder, console)
-        report(folder, summary, samples, config.evaluation.shown, console if shown else Console(quiet=True))
-    state.wait_for_everyone()
+    except UserError as error:  # a full disk; the model is saved, and may be measured without
+        if trainer.accelerator.num_processes > 1:  # the others wait
+            raise
+        print(f"{error}; if it is killed from here on, this run begins anew")
+    yield
+    if trainer.is_world_process_zero() and not training.save_steps and not training.keep_best:
+        checkpoints.remove(trainer.folder, trainer.state.global_step)
 
 
 def end_of_run(trainer: Any) -> EndOfRun | HeldOutPairs | None:

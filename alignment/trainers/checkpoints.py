@@ -107,6 +107,14 @@ def rotate(run: Path, keep: int, best: str | None) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove(run: Path, step: int) -> None:
+    """Delete the checkpoint of `step`, and the folder of all where it was the only one."""
+    folder = checkpoint_folder(run, step)
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.parent.is_dir() and not any(folder.parent.iterdir()):
+        folder.parent.rmdir()
+
+
 def remove_staged(run: Path) -> None:
     """Delete what a killed process left half-written."""
     for folder in (run / "checkpoints").glob(f"{STAGED}*"):
