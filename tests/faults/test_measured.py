@@ -16,8 +16,8 @@ from alignment.trainers.checkpoints import whole_checkpoints
 from tests.end_to_end.test_judgment_recipes import Killed, same_weights
 from tests.faults.runs import rows
 
-FEW = ["recipe=dpo", "model=tiny", "training.max_steps=2", "training.batch_size=4", "data.limit=40", "data.eval_limit=4"]
-FEW += ["evaluation.prompts=2", "evaluation.max_new_tokens=8"]
+FEW = ["recipe=dpo", "model=tiny", "training.max_steps=2", "training.batch_size=4", "evaluation.prompts=2"]
+FEW += ["evaluation.max_new_tokens=8", "data.limit=40", "data.eval_limit=4"]
 
 
 def table(folder: Path) -> dict[str, Any]:
