@@ -16,6 +16,7 @@ from alignment.errors import UserError
 from alignment.losses.record import LossOutput
 from alignment.trainers.checkpoints import whole_checkpoints
 from tests.faults.runs import dpo, rows, same, weights
+from tests.launching import launch
 
 
 class _NaNGradient(torch.autograd.Function):
@@ -87,3 +88,19 @@ def test_too_many_in_a_row_stop_with_the_steps_before_kept(tmp_path: Path) -> No
     with pytest.raises(UserError, match="at step 6, the third step in a row"):
         again.resume(kept)
     assert [row["step"] for row in json.loads((tmp_path / "nonfinite.json").read_text())] == [2, 4, 5, 6]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_rank_that_errs_has_all_skip(what: str, tmp_path: Path) -> None:
+    done = launch([str(Path(__file__).with_name("nonfinite_on_ranks.py")), str(tmp_path), what], processes=2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for rank in range(2):
+        moved = json.loads((tmp_path / f"rank_{rank}.json").read_text())
+        assert moved == [True, True, False, True, True]
+    found = rows(tmp_path)
+    assert [row.get("skipped_steps") for row in found] == [None, None, 1, 1, 1]
+    (noted,) = json.loads((tmp_path / "nonfinite.json").read_text())
+    # One of the step's two pairs has the loss; whose the gradient is cannot be told.
+    assert (noted["step"], noted["what"], len(noted["examples"])) == (3, what, 1 if what == "loss" else 2)
+    assert done.stdout.count("the step is skipped") == 1
