@@ -6,14 +6,16 @@
     python scripts/benchmark.py gpu --out gpu.md
     python scripts/benchmark.py data --pairs 1000000
     python scripts/benchmark.py packing --data HH_FOLDER
+    python scripts/benchmark.py processes --recipe dpo
 
 `dpo` trains the same model on the same pairs in the same order with our DPOTrainer (shared and padded layout, reference
 in the step and precomputed) and with TRL's (its defaults, and its fastest settings). `rollout` (in
 _benchmark_rollout.py) samples with ours, with `generate`, and with TRL's mixture of two policies. `cut` (in
 _benchmark_cut.py) takes steps of CUT packed, and as its authors do, as two padded streams. `gpu` (in _benchmark_gpu.py)
 measures all of it on one GPU in under nine minutes. `data` and `packing` (in _benchmark_data.py) measure memory and
-throughput of many pairs, and how evenly steps lie on ranks. Every contender runs in a process of its own, one after the
-other. docs/benchmarks.md, docs/rollouts.md and docs/large_data.md say what is measured and how.
+throughput of many pairs, and how evenly steps lie on ranks. `processes` (in _benchmark_processes.py) launches a recipe
+on more and more processes. Every contender runs in a process of its own, one after the other. docs/benchmarks.md,
+docs/rollouts.md, docs/large_data.md and docs/scaling.md say what is measured and how.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from scripts._benchmark_data import data, packing  # noqa: E402
 from scripts._benchmark_gpu import gpu  # noqa: E402
 from scripts._benchmark_pairs import LIMIT, prepare  # noqa: E402
 from scripts._benchmark_process import measured  # noqa: E402
+from scripts._benchmark_processes import processes  # noqa: E402
 from scripts._benchmark_rollout import rollout  # noqa: E402
 
 WORKER = ROOT / "scripts" / "_benchmark_dpo.py"
@@ -54,6 +57,7 @@ app.command()(cut)
 app.command()(gpu)
 app.command()(data)
 app.command()(packing)
+app.command()(processes)
 console = Console()
 
 
