@@ -1,14 +1,15 @@
-"""Values kept on disk by the digest of what they were computed from, so that no process computes them twice.
+"""What is kept on disk by the digest of what it was computed from, so that no process computes it twice.
 
-A store is one SQLite file, which several runs, processes and threads may share. It keeps SQLite's default journal: few
-reads and writes gain nothing from a write-ahead log, which does not work on network file systems. What is wrong with a
-store never ends a run; it costs computing again.
+`made_once` keeps a folder. A `ContentStore` keeps many small values in one SQLite file, which several runs, processes
+and threads may share. It keeps SQLite's default journal: few reads and writes gain nothing from a write-ahead log,
+which does not work on network file systems. What is wrong with a store never ends a run; it costs computing again.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -19,6 +20,28 @@ from filelock import FileLock
 
 WAIT_SECONDS = 60.0  # for another process that writes
 Found = TypeVar("Found")
+
+
+def made_once(folder: Path, write: Callable[[Path], bool]) -> bool:
+    """Whether `folder` is there, made by `write` (which gets an empty one, and may find nothing to keep) if need be.
+
+    Of several processes one writes and the others wait. What a killed one left half-written is written again.
+    """
+    if folder.is_dir():
+        return True
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if folder.is_dir():
+            return True
+        writing = folder.with_name(f"{folder.name}.writing")
+        shutil.rmtree(writing, ignore_errors=True)
+        writing.mkdir()
+        try:
+            if write(writing):
+                os.replace(writing, folder)
+        finally:
+            shutil.rmtree(writing, ignore_errors=True)
+        return folder.is_dir()
 
 
 class ContentStore:

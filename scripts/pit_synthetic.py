@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1200, help="training pairs of all three parts")
     parser.add_argument("--held-out", type=int, default=100, help="held-out pairs")
     parser.add_argument("--steps-sft", type=int, default=80)
-    parser.add_argument("--steps-scorer", type=int, default=100)
+    parser.add_argument("--steps-scorer", type=int, default=300)
     parser.add_argument("--steps", type=int, default=60, help="of P3O, and of PIT")
     parser.add_argument("--learning-rate", type=float, default=1e-4, help="of P3O, and of PIT")
     parser.add_argument("--kl", type=float, default=0.1, help="weight of the KL")

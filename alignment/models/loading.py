@@ -6,13 +6,11 @@ import hashlib
 import importlib.util
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from huggingface_hub import constants
 from transformers import (
     AutoConfig,
@@ -31,6 +29,7 @@ from alignment.imports import refuse_unasked_model_code
 from alignment.models import quantised
 from alignment.models.flex import use_block_masks
 from alignment.models.precision import AUTO, settled_dtype
+from alignment.storage import made_once
 from alignment.yaml_files import read_yaml
 
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
@@ -100,28 +99,25 @@ def from_gguf(file: Path) -> Path:
     stat = file.stat()
     key = hashlib.blake2b(f"{file.name} {stat.st_size}".encode(), digest_size=6).hexdigest()
     folder = cache_folder() / f"{file.stem}-{key}"
-    if (folder / "config.json").is_file():
-        return folder
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot write the model cache {folder.parent}: {error.strerror}; set ALIGN_CACHE=FOLDER"
-        ) from error
-    with FileLock(str(folder) + ".lock"):  # one of several processes converts, the others wait
-        if (folder / "config.json").is_file():
-            return folder
-        beside = folder.with_name(folder.name + ".writing")
-        shutil.rmtree(beside, ignore_errors=True)
+
+    def convert(writing: Path) -> bool:
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
         # The weights are plain numbers now; with the quantisation's marks left on, save_pretrained refuses.
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
         for mark, value in (("hf_quantizer", None), ("is_quantized", False)):
             setattr(model, mark, value)
-        model.save_pretrained(beside)
-        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(beside)
-        beside.rename(folder)
+        model.save_pretrained(writing)
+        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(writing)
+        return True
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the model cache {folder.parent}: {error.strerror}; set ALIGN_CACHE=FOLDER"
+        ) from error
+    made_once(folder, convert)
     return folder
 
 

@@ -79,7 +79,7 @@ class Training:
     pairs: int = 1200  # training pairs of all three parts
     held_out: int = 100  # held-out pairs
     steps_sft: int = 80
-    steps_scorer: int = 100
+    steps_scorer: int = 300
     steps: int = 60  # of P3O, and of PIT
     learning_rate: float = 1e-4  # of P3O, and of PIT
     kl: float = 0.1  # weight of the KL

@@ -8,8 +8,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -19,7 +17,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import transformers
-from filelock import FileLock
 
 from alignment.batching.stored import StoredUnits, as_batch
 from alignment.batching.units import NothingLeft, TokenCounts, checked
@@ -31,6 +28,7 @@ from alignment.data.viewed import Read, Viewed, prompt_hash
 from alignment.data.workers import over_pieces, pieces
 from alignment.errors import UserError
 from alignment.models.loading import cache_folder
+from alignment.storage import made_once
 
 LARGE = 10_000  # examples from which on they are kept on disk
 LARGE_BYTES = 4_000_000  # of their files: with less there are hardly so many
@@ -112,26 +110,9 @@ def _code() -> str:
 
 
 def once(folder: Path, write: Callable[[Path], bool]) -> bool:
-    """Whether `folder` is there, made by `write` (which gets an empty one, and may find nothing to keep) if need be.
-
-    Of several processes one writes and the others wait. What a killed one left half-written is written again.
-    """
-    if folder.is_dir():
-        return True
+    """`made_once`; a folder that cannot be written is a UserError that names the mend."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if folder.is_dir():
-                return True
-            writing = folder.with_name(f"{folder.name}.writing")
-            shutil.rmtree(writing, ignore_errors=True)
-            writing.mkdir()
-            try:
-                if write(writing):
-                    os.replace(writing, folder)
-            finally:
-                shutil.rmtree(writing, ignore_errors=True)
-            return folder.is_dir()
+        return made_once(folder, write)
     except OSError as error:
         raise UserError(
             f"cannot keep the prepared data in {folder.parent}: {error.strerror or error}; make room, or name another "

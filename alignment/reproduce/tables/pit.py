@@ -42,7 +42,7 @@ SCALES = {
         "pairs": 1200,
         "held_out": 100,
         "steps_sft": 80,
-        "steps_scorer": 100,
+        "steps_scorer": 300,
         "steps": 60,
         "variants": list(opposites.VARIANTS),
         "rounds": 5,
