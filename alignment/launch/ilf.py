@@ -40,6 +40,10 @@ ANSWERS, REFINED, HELD_OUT = (f"1-refine/{name}.jsonl" for name in ("answers", "
 TRAINED = "2-train"
 
 
+class NothingRefined(UserError):
+    """There is no refined answer to train on."""
+
+
 def ilf(stages: Stages) -> None:
     """Refine, train, and the table of a run on judged answers."""
     config = stages.config
@@ -60,7 +64,7 @@ def ilf(stages: Stages) -> None:
     lost = ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in found.items() if value and key in LEFT_OUT)
     stages.say(f"{found['refined']} of {len(tasks)} answers refined{f'; left out: {lost}' if lost else ''}")
     if not found["refined"]:
-        raise UserError(
+        raise NothingRefined(
             f"none of {len(tasks)} unsatisfactory answers was refined: {lost}\n"
             "Mend: another model (ilf.refiner), more room (rollout.max_new_tokens), or another rollout.temperature"
         )

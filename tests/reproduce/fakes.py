@@ -55,7 +55,7 @@ def cut(settings: Mapping[str, Any], job: Mapping[str, Any], draw: Draws) -> dic
     prompts = 48
     if job["row"] == "online":  # one of the seeds ends early
         return {"right": draw.floats(settings["iterations"] + 1 - (job["seed"] == 1), prompts)}
-    return {"right": draw.floats(prompts)}
+    return {"right": draw.floats(prompts), "nothing_refined": job["row"] == "ILF-DPO" and job["start"] == "chat"}
 
 
 def pit(settings: Mapping[str, Any], job: Mapping[str, Any], draw: Draws) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from alignment.launch import ilf
 from alignment.reproduce.cli import main
 from alignment.reproduce.lab import Lab
 from alignment.reproduce.tables import NAMES, cut, pit, table_named
@@ -58,6 +59,18 @@ def test_every_row_of_cut_trains(row: str, folder: Path) -> None:
     settings = {**cut.SCALES["small"], **FEW}
     found = cut.make(Lab(folder / "rows"), settings, {"start": "chat", "row": row, "seed": 0})
     assert len(found["right"]) == 48 and all(0 <= share <= 1 for share in found["right"])
+
+
+def test_where_nothing_is_refined_the_row_is_the_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*unused: Any) -> dict[str, int]:
+        return {"refined": 0, "unchanged": 1}
+
+    monkeypatch.setattr(ilf, "write_refined", refuse)
+    lab, settings = Lab(folder / "unrefined"), {**cut.SCALES["small"], **FEW}
+    rows = ("no training", "ILF-MLE")
+    made = {row: cut.make(lab, settings, {"start": "chat", "row": row, "seed": 0}) for row in rows}
+    assert made["ILF-MLE"]["right"] == made["no training"]["right"]
+    assert made["ILF-MLE"]["nothing_refined"] and not made["no training"]["nothing_refined"]
 
 
 @pytest.mark.parametrize("variant", pit.SCALES["small"]["variants"])

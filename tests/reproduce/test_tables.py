@@ -115,3 +115,8 @@ def test_a_loop_that_ended_early_stays_as_it_ended() -> None:
     settings = cut.SCALES["small"]
     path = cut.online_path(settings, rows("cut", "small", (0, 1)))
     assert path.shape == (2, 6, 48) and (path[1, 5] == path[1, 4]).all() and (path[0, 5] != path[0, 4]).any()
+
+
+def test_rows_without_a_refined_answer_are_named() -> None:
+    notes = cut.report(cut.SCALES["small"], rows("cut", "small", (0, 1))).notes
+    assert notes[-1].endswith("the row is the start itself: chat ILF-DPO, seed 0; chat ILF-DPO, seed 1.")

@@ -103,7 +103,8 @@ def make(lab: Lab, settings: Settings, job: Job) -> Mapping[str, Any]:
         return {
             "right": [right(start), *(right(model) for model in iterations(lab, settings, start, job["seed"], seen))]
         }
-    return {"right": right(trained(lab, settings, start, job["row"], job["seed"], seen))}
+    model = trained(lab, settings, start, job["row"], job["seed"], seen)
+    return {"right": right(model or start), "nothing_refined": model is None}
 
 
 def start_of(lab: Lab, settings: Settings, start: str, seed: int, seen: Sequence[str]) -> Path:
@@ -116,8 +117,8 @@ def start_of(lab: Lab, settings: Settings, start: str, seed: int, seen: Sequence
     )
 
 
-def trained(lab: Lab, settings: Settings, start: Path, row: str, seed: int, seen: Sequence[str]) -> Path:
-    """The run of a row."""
+def trained(lab: Lab, settings: Settings, start: Path, row: str, seed: int, seen: Sequence[str]) -> Path | None:
+    """The run of a row; None where ILF has refined nothing that it could learn from."""
     if row == "no training":
         return start
     found = colours.records(seen)
@@ -130,9 +131,14 @@ def trained(lab: Lab, settings: Settings, start: Path, row: str, seed: int, seen
         FEW_GOOD,
     ]
     if row.startswith("ILF"):
+        from alignment.launch.ilf import NothingRefined
+
         loss = ["loss=nll"] if row == "ILF-MLE" else ["loss=sigmoid", "loss.beta=0.1"]
         examples = [colours.as_example(record) for record in found]
-        return lab.staged("ilf", seed, *own, *loss, f"rollout.max_new_tokens={colours.TOKENS}", data=examples)
+        try:
+            return lab.staged("ilf", seed, *own, *loss, f"rollout.max_new_tokens={colours.TOKENS}", data=examples)
+        except NothingRefined:
+            return None
     losses = {
         "forward prediction": ["loss=forward_prediction"],
         "hindsight": ["loss=hindsight"],
@@ -212,8 +218,19 @@ def report(settings: Settings, rows: list[Row]) -> Report:
             "One satisfactory answer is kept for four unsatisfactory ones, as the paper has it online. The number of "
             "steps was chosen on seed 0 such that no row gets everything right.",
             "Online, the critic knows the truth, and an iteration without a wrong answer ends the loop.",
+            *not_refined(rows),
         ],
     )
+
+
+def not_refined(rows: list[Row]) -> list[str]:
+    """A line on the rows that ILF could not train."""
+    found = [
+        f"{row['job']['start']} {row['job']['row']}, seed {row['job']['seed']}"
+        for row in rows
+        if row.get("nothing_refined")
+    ]
+    return [f"None of the answers was refined, and the row is the start itself: {'; '.join(found)}."] if found else []
 
 
 def right_of(rows: list[Row], start: str, row: str) -> np.ndarray:
