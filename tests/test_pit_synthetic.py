@@ -73,7 +73,7 @@ def test_the_table_has_a_row_for_each_kind_and_variant() -> None:
 @pytest.mark.slow
 def test_pit_raises_what_imitation_leaves_wrong(tmp_path: Path) -> None:
     arguments = argparse.Namespace(
-        held_out=60, pairs=1200, steps_sft=80, steps_scorer=100, steps=60, learning_rate=1e-4, kl=0.1, temperature=1.0
+        held_out=60, pairs=1200, steps_sft=80, steps_scorer=300, steps=60, learning_rate=1e-4, kl=0.1, temperature=1.0
     )
     stages = Stages(tmp_path, 0, arguments)
     from alignment.feedback.gap import GapReward
@@ -84,5 +84,5 @@ def test_pit_raises_what_imitation_leaves_wrong(tmp_path: Path) -> None:
     prompts = [example.prompt for example in stages.held_out for _ in range(2)]
     given = [response.text for example in stages.held_out for response in example.responses]
     before, after = (measured(model, prompts, given, 1.0) for model in (start, improver))
-    assert after["raised"] > before["raised"] + 0.05 and after["raised"] > 0.75
-    assert after["perfect_change"] > before["perfect_change"]
+    assert after["raised"] >= 0.9 > before["raised"] and after["lowered"] <= 0.02
+    assert after["perfect_change"] >= -0.1 > before["perfect_change"]
