@@ -6,10 +6,10 @@ A prompt asks for the opposites of three words, and an answer pairs each word wi
 Its quality is the share of the words that stand beside their opposite. Of a pair the rejected answer has two or three
 errors and the chosen one fewer, but mostly some: imitation alone stops short. Every stage takes its own third of the
 prompts: a policy and an improver by imitation, a reward model and a gap model from the improver's weights, the policy
-trained by P3O on that reward, and then the improver by PIT, once for each variant, with equally many steps. Measured on
-held-out prompts: of the references with an error, how many the improver raises or lowers, and what it does to those
-without; for the answers of the data, and for those of the trained policy. A variant in the file already is not trained
-again; the stages before it are kept in --folder.
+trained by P3O on that reward, for a few steps that leave something to improve, and then the improver by PIT, once for
+each variant, with equally many steps. Measured on held-out prompts: of the references with an error, how many the
+improver raises or lowers, and what it does to those without; for the answers of the data, and for those of the trained
+policy. A variant in the file already is not trained again; the stages before it are kept in --folder.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=100, help="held-out pairs")
     parser.add_argument("--steps-sft", type=int, default=80)
     parser.add_argument("--steps-scorer", type=int, default=300)
-    parser.add_argument("--steps", type=int, default=60, help="of P3O, and of PIT")
+    parser.add_argument("--steps-policy", type=int, default=6, help="of P3O")
+    parser.add_argument("--steps", type=int, default=60, help="of PIT")
     parser.add_argument("--learning-rate", type=float, default=1e-4, help="of P3O, and of PIT")
     parser.add_argument("--kl", type=float, default=0.1, help="weight of the KL")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the improver when it is measured")

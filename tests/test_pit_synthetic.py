@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import random
 import sys
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from alignment.reproduce.opposites import Stages, answer_with, examples, measured, quality
+from alignment.reproduce.opposites import Stages, Training, answer_with, examples, measured, quality
 from tests.launching import ROOT
 
 
@@ -72,10 +71,7 @@ def test_the_table_has_a_row_for_each_kind_and_variant() -> None:
 
 @pytest.mark.slow
 def test_pit_raises_what_imitation_leaves_wrong(tmp_path: Path) -> None:
-    arguments = argparse.Namespace(
-        held_out=60, pairs=1200, steps_sft=80, steps_scorer=300, steps=60, learning_rate=1e-4, kl=0.1, temperature=1.0
-    )
-    stages = Stages(tmp_path, 0, arguments)
+    stages = Stages(tmp_path, 0, Training(held_out=60))
     from alignment.feedback.gap import GapReward
 
     start = stages.imitated("pit_sft")

@@ -80,7 +80,8 @@ class Training:
     held_out: int = 100  # held-out pairs
     steps_sft: int = 80
     steps_scorer: int = 300
-    steps: int = 60  # of P3O, and of PIT
+    steps_policy: int = 6  # of P3O: few, so that the policy's answers leave something to improve
+    steps: int = 60  # of PIT
     learning_rate: float = 1e-4  # of P3O, and of PIT
     kl: float = 0.1  # weight of the KL
     temperature: float = 1.0  # of the improver when it is measured
@@ -124,7 +125,8 @@ class Stages:
         start = self.imitated("sft")
         from alignment.feedback.trained import RewardModel
 
-        return self.online("p3o", "p3o", start, RewardModel(str(self.scorer("reward", self.imitated("pit_sft")))))
+        reward = RewardModel(str(self.scorer("reward", self.imitated("pit_sft"))))
+        return self.online("p3o", "p3o", start, reward, f"training.max_steps={self.training.steps_policy}")
 
     def improver(self, variant: str) -> Path:
         """M_PIT of a variant."""

@@ -26,13 +26,15 @@ from alignment.reproduce.table import Job, Settings, Table
 PIT, SELF_REFINE, IMITATION = "PIT", "Self-Refine", "imitation alone"
 WAYS = {PIT: "improver", SELF_REFINE: "self_refine"}
 ASKED_AT = 0.4  # temperature of the iterations, the paper's best for PIT
-TRAINING = {"pairs", "held_out", "steps_sft", "steps_scorer", "steps"}  # settings that are of opposites.Training
+# Settings that are of opposites.Training.
+TRAINING = {"pairs", "held_out", "steps_sft", "steps_scorer", "steps_policy", "steps"}
 SCALES = {
     "smoke": {
         "pairs": 120,
         "held_out": 16,
         "steps_sft": 6,
         "steps_scorer": 4,
+        "steps_policy": 2,
         "steps": 2,
         "variants": [IMITATION, PIT],
         "rounds": 2,
@@ -43,6 +45,7 @@ SCALES = {
         "held_out": 100,
         "steps_sft": 80,
         "steps_scorer": 300,
+        "steps_policy": 6,
         "steps": 60,
         "variants": list(opposites.VARIANTS),
         "rounds": 5,
