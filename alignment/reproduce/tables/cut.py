@@ -215,7 +215,7 @@ def report(settings: Settings, rows: list[Row]) -> Report:
             "ILF refines with the model itself, which was taught to read judgments and not to refine; a better refiner "
             "would do better.",
             "The paper's ablation is of TruthfulQA and summarisation; “no L1” is hindsight.",
-            "The start knows what a judgment is about: a detected token is nearly certain under it, so the dynamic weight "
+            "The start knows what a judgment is about: a detected token is nearly certain under it, the dynamic weight "
             "p^gamma is nearly 1, and the row without it is nearly the same run.",
             "One satisfactory answer is kept for four unsatisfactory ones, as the paper has it online. The number of "
             "steps was chosen on seed 0 such that no row gets everything right.",
