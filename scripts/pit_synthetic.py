@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 # Found through the line above, installed or not.
-from alignment.reproduce.opposites import VARIANTS, Stages, run  # noqa: E402
+from alignment.reproduce.opposites import VARIANTS, Stages, Training, run  # noqa: E402
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -53,15 +53,17 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the stages are kept; otherwise they are thrown away")
     parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--pairs", type=int, default=1200, help="training pairs of all three parts")
-    parser.add_argument("--held-out", type=int, default=100, help="held-out pairs")
-    parser.add_argument("--steps-sft", type=int, default=80)
-    parser.add_argument("--steps-scorer", type=int, default=300)
-    parser.add_argument("--steps-policy", type=int, default=6, help="of P3O")
-    parser.add_argument("--steps", type=int, default=60, help="of PIT")
-    parser.add_argument("--learning-rate", type=float, default=1e-4, help="of P3O, and of PIT")
-    parser.add_argument("--kl", type=float, default=0.1, help="weight of the KL")
-    parser.add_argument("--temperature", type=float, default=1.0, help="of the improver when it is measured")
+    parser.add_argument("--pairs", type=int, default=Training.pairs, help="training pairs of all three parts")
+    parser.add_argument("--held-out", type=int, default=Training.held_out, help="held-out pairs")
+    parser.add_argument("--steps-sft", type=int, default=Training.steps_sft)
+    parser.add_argument("--steps-scorer", type=int, default=Training.steps_scorer)
+    parser.add_argument("--steps-policy", type=int, default=Training.steps_policy, help="of P3O")
+    parser.add_argument("--steps", type=int, default=Training.steps, help="of PIT")
+    parser.add_argument("--learning-rate", type=float, default=Training.learning_rate, help="of P3O, and of PIT")
+    parser.add_argument("--kl", type=float, default=Training.kl, help="weight of the KL")
+    parser.add_argument(
+        "--temperature", type=float, default=Training.temperature, help="of the improver when it is measured"
+    )
     arguments = parser.parse_args()
     rows = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.is_file() else []
     known = {(row["variant"], row["seed"]) for row in rows}

@@ -27,7 +27,7 @@ PIT, SELF_REFINE, IMITATION = "PIT", "Self-Refine", "imitation alone"
 WAYS = {PIT: "improver", SELF_REFINE: "self_refine"}
 ASKED_AT = 0.4  # temperature of the iterations, the paper's best for PIT
 # Settings that are of opposites.Training.
-TRAINING = {"pairs", "held_out", "steps_sft", "steps_scorer", "steps_policy", "steps"}
+TRAINING = ("pairs", "held_out", "steps_sft", "steps_scorer", "steps_policy", "steps")
 SCALES = {
     "smoke": {
         "pairs": 120,
@@ -41,12 +41,7 @@ SCALES = {
         "temperatures": [0.4],
     },
     "small": {
-        "pairs": 1200,
-        "held_out": 100,
-        "steps_sft": 80,
-        "steps_scorer": 300,
-        "steps_policy": 6,
-        "steps": 60,
+        **{key: getattr(opposites.Training, key) for key in TRAINING},
         "variants": list(opposites.VARIANTS),
         "rounds": 5,
         "temperatures": [0.2, 0.4, 0.6, 0.8, 1.0],
