@@ -134,9 +134,10 @@ def data(
         with file.open("w") as lines:
             lines.writelines(json.dumps(row) + "\n" for row in made_up(pairs, words))
         console.print(f"{pairs} pairs, {file.stat().st_size / 1e6:.0f} MB of JSON Lines, {workers} processes")
-        job = {"file": str(file), "cache": place, "model": model, "batch_size": batch_size, "workers": workers}
+        job = {"file": str(file), "pairs": pairs, "cache": place, "model": model}
+        job |= {"batch_size": batch_size, "workers": workers}
         for stage in STAGES:
-            rows.append({"stage": stage, "pairs": pairs} | watched(job | {"stage": stage}))
+            rows.append({"stage": stage} | watched(job | {"stage": stage}))
             console.print(described(rows[-1]), highlight=False, soft_wrap=True)
             if json_file:
                 json_file.write_text(json.dumps(rows, indent=1))
@@ -145,8 +146,9 @@ def data(
 def described(row: dict[str, Any]) -> str:
     rate = row["pairs"] / row["cpu_seconds"]
     return (
-        f"{row['stage']}: {row['cpu_seconds']:.0f} s of processor time ({rate:.0f} pairs a second of it), "
-        f"{row['wall_seconds']:.0f} s; {row['own_mb']:.0f} MB, all processes {row['all_mb']:.0f} MB {row['note']}"
+        f"{row['stage']}: {row['pairs']} pairs, {row['cpu_seconds']:.0f} s of processor time "
+        f"({rate:.0f} pairs a second of it), {row['wall_seconds']:.0f} s; "
+        f"{row['own_mb']:.0f} MB, all processes {row['all_mb']:.0f} MB {row['note']}"
     )
 
 
@@ -185,17 +187,18 @@ def watched(job: dict[str, Any]) -> dict[str, Any]:
     return said | {"all_mb": most / 1e6, "wall_seconds": time.perf_counter() - started}
 
 
-def run_check(job: dict[str, Any]) -> str:
+def run_check(job: dict[str, Any]) -> tuple[int, str]:
+    """(pairs that were looked at, what was seen), as of every stage."""
     report = check(job["file"])
-    return f"({report.pairs} pairs, {sum(map(len, report.problems.values()))} problems)"
+    return report.pairs, f"({sum(map(len, report.problems.values()))} problems)"
 
 
-def run_start(job: dict[str, Any]) -> str:
+def run_start(job: dict[str, Any]) -> tuple[int, str]:
     loaded = _load(job)
-    return f"({len(loaded.train)} training pairs)"
+    return job["pairs"], f"({len(loaded.train)} training pairs)"
 
 
-def run_packing(job: dict[str, Any]) -> str:
+def run_packing(job: dict[str, Any]) -> tuple[int, str]:
     """One pass over the training pairs: read, cut into micro-batches and packed, as one rank of one does it."""
     units = _load(job).train
     steps = len(units) // job["batch_size"]
@@ -205,7 +208,8 @@ def run_packing(job: dict[str, Any]) -> str:
             batch = pack(groups_of(piece))
             batches, encoded = batches + 1, encoded + batch.encoded_tokens
             useful += sum(unit.useful_tokens for unit in piece)
-    return f"({batches} micro-batches, {useful / 1e6:.1f} million tokens, {1 - useful / encoded:.1%} padding)"
+    note = f"({batches} micro-batches, {useful / 1e6:.1f} million tokens, {1 - useful / encoded:.1%} padding)"
+    return steps * job["batch_size"], note
 
 
 def _load(job: dict[str, Any]) -> Any:
@@ -218,8 +222,8 @@ STAGES = {"check": run_check, "first start": run_start, "second start": run_star
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
     before = time.process_time()
-    note = STAGES[given["stage"]](given)
+    handled, note = STAGES[given["stage"]](given)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     cpu = time.process_time() - before + children.ru_utime + children.ru_stime
-    print(json.dumps({"cpu_seconds": cpu, "own_mb": own * 1.024, "note": note}))
+    print(json.dumps({"pairs": handled, "cpu_seconds": cpu, "own_mb": own * 1.024, "note": note}))

@@ -36,5 +36,6 @@ def test_every_stage_of_many_pairs_runs(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert [row["stage"] for row in rows] == list(bench.STAGES)
+    assert [row["pairs"] for row in rows] == [200, 200, 200, 128]  # two whole steps of 64 of the 180
     assert all(row["cpu_seconds"] > 0 and row["own_mb"] > 0 and row["all_mb"] > 0 for row in rows)
     assert "180 training pairs" in rows[1]["note"] and rows[1]["note"] == rows[2]["note"]
