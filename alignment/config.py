@@ -114,7 +114,7 @@ class TrainingConfig:
 class EvaluationConfig:
     """The end-of-run table: the model answers held-out prompts before and after."""
 
-    prompts: int = 64  # 0 turns sampling off
+    prompts: int = 64  # 0 turns sampling off; those over data.max_prompt_length are passed over
     score: Any = None  # ground truth of an answer: any feedback, by name or as a section; null: no score column
     max_new_tokens: int = 64
     temperature: float = 0.7

@@ -24,7 +24,6 @@ from alignment.batching.groups import Group, Unit
 from alignment.batching.packing import Batch
 from alignment.batching.stored import digests
 from alignment.batching.units import prompt_ids
-from alignment.data.example import Message
 from alignment.errors import UserError
 from alignment.evaluation.files import write_atomically
 from alignment.evaluation.statistics import mean_and_se, paired_difference
@@ -77,22 +76,39 @@ class EndOfRun:
     Args:
         trainer: an AlignmentTrainer whose `start` is the policy as it began, as a reference; where that is None, there
             is no KL and no fluency.
-        prompts: held-out prompts, without repeats; the first `config.evaluation.prompts` are asked.
+        prompts: held-out prompts, without repeats. The first `config.evaluation.prompts` are asked of those that have
+            at most `config.data.max_prompt_length` tokens as they are asked.
     """
 
-    def __init__(self, trainer: Any, prompts: Sequence[list[Message]]) -> None:
+    def __init__(self, trainer: Any, prompts: Sequence[Any]) -> None:
         self.trainer, self.settings = trainer, trainer.config.evaluation
-        self.prompts = list(prompts)[: self.settings.prompts]
-        self.asks = f"answering {len(self.prompts)} held-out prompts"
+        self.prompts, self.ids, self.longer = self.within_length(prompts)
+        self.asks = f"answering {len(self.prompts)} held-out prompts{self.longer_ones()}"
         self.imitates = hasattr(trainer, "nats_per_token")
-        self.ids = self.encode()
         asked = (self.ids, *(getattr(self.settings, key) for key in ("max_new_tokens", "temperature", "top_p")))
         self.question = digest_of(asked, trainer.config.seed, digests(trainer.eval_units) if self.imitates else [])
-        self.reward = self._reward() if self.settings.score else None
+        self.reward = self._reward() if self.settings.score and self.prompts else None
 
-    def encode(self) -> list[list[int]]:
-        """The prompts' token ids, as the policy is asked."""
-        return prompt_ids(self.prompts, self.trainer.tokenizer, self.trainer.config.data)
+    def within_length(self, given: Sequence[Any]) -> tuple[list[Any], list[list[int]], int]:
+        """(what is asked of `given`, the token ids, how many were passed over for their length)."""
+        most, longer = self.trainer.config.data.max_prompt_length, 0
+        kept: dict[int, list[int]] = {}
+        for place, one in enumerate(given):
+            if len(kept) == self.settings.prompts:
+                break
+            ids = self.encode(one)
+            if len(ids) <= most:
+                kept[place] = ids
+            else:
+                longer += 1
+        return [given[place] for place in kept], list(kept.values()), longer
+
+    def longer_ones(self) -> str:
+        return f" ({self.longer} over data.max_prompt_length passed over)" if self.longer else ""
+
+    def encode(self, prompt: Any) -> list[int]:
+        """The prompt's token ids, as the policy is asked."""
+        return prompt_ids([prompt], self.trainer.tokenizer, self.trainer.config.data)[0]
 
     def _reward(self) -> Any:
         """`evaluation.score`, tried on an answer: what is wrong with it must not end a run at its end.

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from alignment.batching.units import prompt_ids
 from alignment.data.example import Message
 from alignment.data.views import Improvement, ReferenceAnswer
 from alignment.evaluation.end_of_run import Answers, EndOfRun
@@ -27,15 +26,15 @@ class ImprovedEndOfRun(EndOfRun):
     """
 
     def __init__(self, trainer: Any, prompts: Sequence[list[Message]]) -> None:
-        records = [answer for record in trainer.data.held_out for answer in _answers(record)]
-        self.records = records[: trainer.config.evaluation.prompts]
-        super().__init__(trainer, [record.prompt for record in self.records])
-        self.asks = f"improving {len(self.records)} held-out answers"
+        super().__init__(trainer, [answer for record in trainer.data.held_out for answer in _answers(record)])
+        self.asks = f"improving {len(self.records)} held-out answers{self.longer_ones()}"
 
-    def encode(self) -> list[list[int]]:
-        tokenizer, showing = self.trainer.tokenizer, self.trainer.showing
-        asked = [showing.prompt(record, tokenizer)[0] for record in self.records]
-        return prompt_ids(asked, tokenizer, self.trainer.config.data)
+    def within_length(self, given: Sequence[ReferenceAnswer]) -> tuple[list[Any], list[list[int]], int]:
+        self.records, ids, longer = super().within_length(given)
+        return [record.prompt for record in self.records], ids, longer
+
+    def encode(self, record: Any) -> list[int]:
+        return super().encode(self.trainer.showing.prompt(record, self.trainer.tokenizer)[0])
 
     def table(self, before: Answers, after: Answers) -> dict[str, Any]:
         """The `improved` entry besides."""

@@ -14,7 +14,7 @@ from alignment.batching.groups import Group, Unit
 from alignment.batching.judged import answer_text, span_of_tokens, without_end, wrong_span
 from alignment.batching.packing import Batch
 from alignment.batching.stored import digests
-from alignment.batching.units import TokenCounts, encode_group, prompt_ids
+from alignment.batching.units import TokenCounts, encode_group
 from alignment.data.example import Example, Message
 from alignment.data.judged_view import judged
 from alignment.data.readers import load_examples
@@ -77,9 +77,8 @@ class JudgedEndOfRun(EndOfRun):
             known = [Example(prompt, meta=meta.get(repr(prompt), {})) for prompt in self.prompts]
             self.context = [context_of(example) for example in known]
 
-    def encode(self) -> list[list[int]]:
-        asked = [_asked(self.trainer, prompt) for prompt in self.prompts]
-        return prompt_ids(asked, self.trainer.tokenizer, self.trainer.config.data)
+    def encode(self, prompt: Any) -> list[int]:
+        return super().encode(_asked(self.trainer, prompt))
 
     def ask(self) -> Answers:
         if not self.trainer.state.global_step:

@@ -144,8 +144,10 @@ def end_of_run(trainer: Any) -> EndOfRun | HeldOutPairs | None:
     if not trainer.config.evaluation.prompts or not prompts:
         return None
     if hasattr(trainer, "showing"):  # its prompts hold answers that are to be improved
-        return ImprovedEndOfRun(trainer, prompts)
-    return JudgedEndOfRun(trainer, prompts, held_out) if held_out else EndOfRun(trainer, prompts)
+        end: EndOfRun = ImprovedEndOfRun(trainer, prompts)
+    else:
+        end = JudgedEndOfRun(trainer, prompts, held_out) if held_out else EndOfRun(trainer, prompts)
+    return end if end.prompts else None
 
 
 def measure(trainer: Any, end: Any, before: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -128,3 +128,15 @@ def test_the_runs_own_feedback_is_asked_of_the_same_answers(feedback: Any, expec
     trainer.config.feedback, trainer.config.evaluation.score = {"name": "length"}, "length"
     assert EndOfRun(trainer, prompts)._taught(before, after) == {}  # the score says it already
     trainer.config.feedback, trainer.feedback = {}, None
+
+
+def test_held_out_prompts_over_the_limit_are_passed_over(trainer: DPOTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer.config.evaluation, "score", None)
+    short = [pair.prompt for pair in some_pairs()]
+    long = [{"role": "user", "content": "word " * (trainer.config.data.max_prompt_length + 1)}]
+    end = EndOfRun(trainer, [short[0], long, short[1], long])
+    assert end.prompts == short[:2] and end.longer == 2  # three are wanted, and looked for to the end
+    assert end.asks == "answering 2 held-out prompts (2 over data.max_prompt_length passed over)"
+    assert end.question == EndOfRun(trainer, short[:2]).question
+    assert EndOfRun(trainer, [*short[:3], long]).longer == 0
+    assert EndOfRun(trainer, [long]).prompts == []
