@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -25,6 +25,19 @@ class PairLogps:
     p_chosen: Tensor  # probability that the chosen one is the better one; 1 for a plain label
     ratios: tuple[Tensor, Tensor] | None = None  # what a modifier put in place of the log-ratios (chosen, rejected)
     weight: Tensor | None = None  # of the pair in the loss, without gradient
+
+    @classmethod
+    def by_turns(cls, policy: Tensor, reference: Tensor, lengths: Tensor, **rest: Any) -> PairLogps:
+        """Of rows (2B,) that are a chosen and a rejected completion by turns; `rest`: the other fields."""
+        return cls(
+            chosen=policy[0::2],
+            rejected=policy[1::2],
+            ref_chosen=reference[0::2],
+            ref_rejected=reference[1::2],
+            chosen_length=lengths[0::2],
+            rejected_length=lengths[1::2],
+            **rest,
+        )
 
     @property
     def chosen_ratio(self) -> Tensor:

@@ -91,12 +91,12 @@ def causal_lm(model: Any) -> Any:
     return model
 
 
-def attach(model: nn.Module) -> nn.Module:
-    """Patch the `forward` of the causal language model in `model` (once); returns `model`."""
+def attach(model: nn.Module, forward: Callable[..., Any] | None = None) -> nn.Module:
+    """Patch the `forward` of the model inside `model` (once), by default to give log-probs; returns `model`."""
     core = causal_lm(model)
     if "forward" not in vars(core):
         # A bound method, not a closure: deepcopy then binds the copy's forward to the copy.
-        core.forward = types.MethodType(_forward, core)
+        core.forward = types.MethodType(forward or _forward, core)
     return model
 
 

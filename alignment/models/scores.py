@@ -8,7 +8,6 @@ the rest: a reward model's completions are answers, a preference model's are two
 from __future__ import annotations
 
 import json
-import types
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ from alignment.models.loading import (
     resolve,
     torch_dtype,
 )
-from alignment.models.logps import call, causal_lm
+from alignment.models.logps import attach, call, causal_lm
 
 HEAD = "score"  # the head's name in transformers
 CARD = "scorer.json"  # beside the weights: what the scores mean
@@ -87,10 +86,7 @@ def antisymmetric(scores: Tensor) -> Tensor:
 
 def attach_scores(model: nn.Module) -> nn.Module:
     """Patch the `forward` of the scoring model in `model` (once); returns `model`."""
-    core = causal_lm(model)
-    if "forward" not in vars(core):
-        core.forward = types.MethodType(_forward, core)
-    return model
+    return attach(model, _forward)
 
 
 def _forward(self: Any, *args: Any, completion: dict[str, Any] | None = None, **kwargs: Any) -> Any:

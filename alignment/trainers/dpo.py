@@ -76,17 +76,7 @@ class DPOTrainer(PolicyTrainer):
             policy.device, non_blocking=True
         )
         return self.loss(
-            PairLogps(
-                chosen=policy[0::2],
-                rejected=policy[1::2],
-                ref_chosen=reference[0::2],
-                ref_rejected=reference[1::2],
-                chosen_length=lengths[0::2],
-                rejected_length=lengths[1::2],
-                p_chosen=p_chosen,
-                ratios=ratios,
-                weight=weight,
-            )
+            PairLogps.by_turns(policy, reference, lengths, p_chosen=p_chosen, ratios=ratios, weight=weight)
         )
 
     def token_weights(self, batch: Batch) -> Tensor | None:

@@ -51,15 +51,7 @@ class OnlineDPOTrainer(OnlineTrainer):
         rewards = torch.tensor([unit.rewards for unit in units], device=device)
         lengths = batch.lengths.to(policy.dtype)
         output = self.loss(
-            PairLogps(
-                chosen=policy[0::2],
-                rejected=policy[1::2],
-                ref_chosen=reference[0::2],
-                ref_rejected=reference[1::2],
-                chosen_length=lengths[0::2],
-                rejected_length=lengths[1::2],
-                p_chosen=torch.ones(len(units), device=device),
-            )
+            PairLogps.by_turns(policy, reference, lengths, p_chosen=torch.ones(len(units), device=device))
         )
         kl = (policy - reference).detach().view(-1, 2).mean(1)
         return replace(output, metrics={**output.metrics, "reward": rewards.mean(1), "kl": kl})
