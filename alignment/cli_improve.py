@@ -32,7 +32,7 @@ def improve(
     way: Annotated[
         str, typer.Option(help="improver; self_refine: by prompts for a critique and a new answer; resample: anew.")
     ] = "improver",
-    of: Annotated[str, typer.Option(help="Which answers of a prompt: all, first or last.")] = "all",
+    of: Annotated[str, typer.Option(help="Which answers of a prompt: all, first, last, better or worse.")] = "all",
     answer_first: Annotated[
         bool, typer.Option("--answer-first", help="Prompts without an answer are answered by --policy; else left out.")
     ] = False,

@@ -40,6 +40,7 @@ from alignment.launch.quiet import quiet_libraries  # noqa: E402
 from alignment.models.precision import settled_dtype  # noqa: E402
 from alignment.rollouts.best_of import best_at_cost  # noqa: E402
 from alignment.rollouts.improve import Improved  # noqa: E402
+from alignment.rollouts.improve_file import OF, answers_of  # noqa: E402
 from alignment.rollouts.improver import Improver, Improving, as_given_gap  # noqa: E402
 from alignment.rollouts.proposers import Resampling  # noqa: E402
 
@@ -65,13 +66,14 @@ class Comparison:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         loaded = load_examples(arguments.data, split=arguments.split, format=arguments.format, limit=arguments.limit)
-        examples = [each for each in loaded.examples if arguments.first or each.responses]
+        examples = [each for each in loaded.examples if arguments.first or answers_of(each, arguments.of)]
         if not examples:
             raise UserError(f"{arguments.data}: no answers to improve; --first takes the policy's")
         self.prompts = [example.prompt for example in examples]
         self.contexts = [context_of(example, arguments.reference) for example in examples]
-        place = {"first": 0, "last": -1}[arguments.of]
-        self.given = None if arguments.first else [example.responses[place].text for example in examples]
+        self.given = None
+        if not arguments.first:
+            self.given = [each.responses[answers_of(each, arguments.of)[0]].text for each in examples]
 
     @cached_property
     def gap(self) -> Any:
@@ -287,7 +289,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--split", default="test")
     parser.add_argument("--format", default="auto")
     parser.add_argument(
-        "--of", choices=("first", "last"), default="last", help="which answer of a prompt; last: the worse"
+        "--of", choices=OF[1:], default="worse", help="which answer of a prompt; better and worse: by its preferences"
     )
     parser.add_argument("--first", action="store_true", help="improve the policy's own answers, not the data's")
     parser.add_argument("--first-temperature", type=float, default=0.7)

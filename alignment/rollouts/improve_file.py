@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from alignment.data.example import Example, Response, content_id
@@ -23,7 +24,8 @@ from alignment.rollouts.improver import Improver
 from alignment.rollouts.sample_file import digest_of_files
 from alignment.rollouts.sampler import Rollout
 
-OF = ("all", "first", "last")
+BY_PREFERENCE = ("better", "worse")
+OF = ("all", "first", "last", *BY_PREFERENCE)
 _STALE = ("id", "sampled", "improved")  # of meta: what is said of answers that are not there
 
 
@@ -85,7 +87,8 @@ def improve_file(
     loaded = load_examples(source, format=format, split=split, limit=limit, seed=improver.settings.seed)
     rows, without, mark = _rows(loaded.examples, of, answer_first)
     if not rows:
-        raise UserError(f"{source}: {without} prompts and no answer to improve: --answer-first --policy MODEL")
+        mend = "--of all" if of in BY_PREFERENCE else "--answer-first --policy MODEL"
+        raise UserError(f"{source}: {without} prompts without {_wanted(of)} to improve: {mend}")
     file = open_output(out, _made_with(improver, models, mark), overwrite=overwrite, sources=[str(source)])
 
     def hint() -> str:
@@ -105,7 +108,7 @@ def improve_file(
         file.close()
     if str(out) != STDOUT:  # those of earlier calls are among them
         first = list(islice(json_lines(out), shown))
-    return f"{loaded.report.summary()}\n{_summary(file.totals, out, without)}", first
+    return f"{loaded.report.summary()}\n{_summary(file.totals, out, without, of)}", first
 
 
 def _made_with(improver: Improver, models: Models, mark: str) -> dict[str, Any]:
@@ -119,15 +122,32 @@ def _made_with(improver: Improver, models: Models, mark: str) -> dict[str, Any]:
     }
 
 
+def answers_of(example: Example, of: str) -> list[int]:
+    """The places of the answers that `of` means, blank ones left out: all, first, last, or of those that the example's
+    preferences compare the better or the worse, the one preferred most or least often; none where no two differ.
+    """
+    said = [at for at, response in enumerate(example.responses) if response.text.strip()]
+    if of not in BY_PREFERENCE:
+        return {"all": said, "first": said[:1], "last": said[-1:]}[of]
+    shares: defaultdict[int, list[float]] = defaultdict(list)
+    for found in example.preferences:
+        shares[found.first].append(found.p_first)
+        shares[found.second].append(1 - found.p_first)
+    preferred = {at: fmean(share) for at, share in shares.items() if at in said}
+    if len(set(preferred.values())) < 2:
+        return []
+    return [(max if of == "better" else min)(preferred, key=lambda at: preferred[at])]
+
+
 def _rows(examples: Examples, of: str, answer_first: bool) -> tuple[list[tuple[int, int | None]], int, str]:
     """((example, response) of each answer to improve, examples without an answer left out, a digest of all rows)."""
     rows: list[tuple[int, int | None]] = []
     without, mark = 0, hashlib.blake2b(digest_size=8)
     for number, example in enumerate(examples):
         said = [at for at, response in enumerate(example.responses) if response.text.strip()]
-        chosen: Sequence[int | None] = {"all": said, "first": said[:1], "last": said[-1:]}[of]
-        if not said:
-            chosen, without = ([None], without) if answer_first else ([], without + 1)
+        chosen: Sequence[int | None] = answers_of(example, of)
+        if not chosen:
+            chosen, without = ([None], without) if answer_first and not said else ([], without + 1)
         rows += [(number, at) for at in chosen]
         mark.update(f"{content_id(example)} {chosen}".encode())
     return rows, without, mark.hexdigest()
@@ -217,7 +237,13 @@ def _counts(improved: Improved, first: Rollout | None) -> dict[str, int]:
     }
 
 
-def _summary(totals: Counter[str], out: Path, without: int) -> str:
+def _wanted(of: str) -> str:
+    return (
+        f"an answer that is preferred {'most' if of == 'better' else 'least'}" if of in BY_PREFERENCE else "an answer"
+    )
+
+
+def _summary(totals: Counter[str], out: Path, without: int, of: str) -> str:
     answers = totals["answers"]
     where = "written" if str(out) == STDOUT else f"in {out}"
     lines = [
@@ -233,5 +259,5 @@ def _summary(totals: Counter[str], out: Path, without: int) -> str:
             ("reference cut", "longer than the improver is shown, their end not seen"),
         )
         if totals[key]
-    ] + ([f"{without} prompts without an answer, left out"] if without else [])
+    ] + ([f"{without} prompts without {_wanted(of)}, left out"] if without else [])
     return "\n".join([*lines, "; ".join(counted)] if counted else lines)

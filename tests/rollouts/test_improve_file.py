@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from alignment.data.checks import check
+from alignment.data.example import Example, Preference, Response
 from alignment.data.readers import load_examples
 from alignment.rollouts import improve_file as module
-from alignment.rollouts.improve_file import Models, improve_file
+from alignment.rollouts.improve_file import Models, answers_of, improve_file
 from alignment.rollouts.improver import Improver
 from tests.commands import align, refused
 
@@ -94,6 +95,21 @@ def test_which_answers_and_a_policy_that_answers_first(answers: str, tmp_path: P
     assert "answered_first" not in rows[0]["meta"]["improved"]
     improve_file(answers, last, improver(), MODELS, of="last")
     assert texts(lines(last)[1])[0] == "It mirrors the sea."
+    said, records = improve_file(answers, tmp_path / "worse.jsonl", improver(), MODELS, of="worse", shown=9)
+    assert [texts(record)[0] for record in records] == ["It mirrors the sea."]
+    assert "4 prompts without an answer that is preferred least, left out" in said
+
+
+def test_the_better_and_the_worse_answer_are_those_of_the_preferences() -> None:
+    said = [Response.of(text) for text in ("one", "two", "three", " ")]
+    example = Example([{"role": "user", "content": "Count."}], said)
+    assert answers_of(example, "all") == [0, 1, 2] and answers_of(example, "last") == [2]
+    assert answers_of(example, "better") == []  # nobody said
+    example.preferences = [Preference(1, 0), Preference(1, 2, p_first=0.6), Preference(0, 3, p_first=0.0)]
+    assert answers_of(example, "better") == [1]
+    assert answers_of(example, "worse") == [0]  # 0 of 1 and 0 of 1, against 0.4; the blank one is none
+    example.preferences = [Preference(0, 1, p_first=0.5)]
+    assert answers_of(example, "worse") == []
 
 
 def test_a_record_depends_on_its_own_row_alone(answers: str, tmp_path: Path) -> None:
@@ -192,7 +208,7 @@ def test_the_command_and_what_it_refuses(
     start = ["improve", answers, "o.jsonl", *GIVEN]
     for wrong, word in (
         (["improve", "nowhere.jsonl", *start[2:]], "nowhere.jsonl"),
-        (["improve", "bare.jsonl", *start[2:]], "1 prompts and no answer to improve"),
+        (["improve", "bare.jsonl", *start[2:]], "1 prompts without an answer to improve: --answer-first"),
         (["improve", answers, "mine.jsonl", *GIVEN], "no output of this command"),
         (["improve", answers, answers, *GIVEN, "--overwrite"], "is what is read"),
         (["improve", answers, "o.txt", *GIVEN], ".jsonl"),
