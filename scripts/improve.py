@@ -15,6 +15,7 @@ import argparse
 import json
 import statistics
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -36,6 +37,7 @@ from alignment.evaluation.win_lose import outcomes, win_lose  # noqa: E402
 from alignment.feedback.adapters import label  # noqa: E402
 from alignment.feedback.label import context_of  # noqa: E402
 from alignment.feedback.named import feedback_named  # noqa: E402
+from alignment.feedback.wrappers import Cached  # noqa: E402
 from alignment.launch.quiet import quiet_libraries  # noqa: E402
 from alignment.models.precision import settled_dtype  # noqa: E402
 from alignment.rollouts.best_of import best_at_cost  # noqa: E402
@@ -332,10 +334,12 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    found = []
-    for score, feedback in scores.items():
-        name = label(feedback) if Path(score).exists() else score
-        found += results(rows, comparison, name if name not in {row["score"] for row in found} else score, feedback)
+    found: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:  # an answer that stands for several rounds is scored once
+        for score, feedback in scores.items():
+            name = label(feedback) if Path(score).exists() else score
+            name = name if name not in {row["score"] for row in found} else score
+            found += results(rows, comparison, name, Cached(feedback, folder=folder))
     if arguments.json:
         write_atomically(arguments.json, "".join(json.dumps(row) + "\n" for row in found))
     if found:
