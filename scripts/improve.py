@@ -338,7 +338,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:  # an answer that stands for several rounds is scored once
         for score, feedback in scores.items():
             name = label(feedback) if Path(score).exists() else score
-            name = name if name not in {row["score"] for row in found} else score
+            if name in {row["score"] for row in found}:
+                name += f" {Path(score).name}"
             found += results(rows, comparison, name, Cached(feedback, folder=folder))
     if arguments.json:
         write_atomically(arguments.json, "".join(json.dumps(row) + "\n" for row in found))
