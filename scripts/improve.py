@@ -68,14 +68,15 @@ class Comparison:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         loaded = load_examples(arguments.data, split=arguments.split, format=arguments.format, limit=arguments.limit)
-        examples = [each for each in loaded.examples if arguments.first or answers_of(each, arguments.of)]
+        examples, self.given = list(loaded.examples), None
+        if not arguments.first:
+            chosen = [(each, places[0]) for each in examples if (places := answers_of(each, arguments.of))]
+            examples = [each for each, _ in chosen]
+            self.given = [each.responses[place].text for each, place in chosen]
         if not examples:
             raise UserError(f"{arguments.data}: no answers to improve; --first takes the policy's")
         self.prompts = [example.prompt for example in examples]
         self.contexts = [context_of(example, arguments.reference) for example in examples]
-        self.given = None
-        if not arguments.first:
-            self.given = [each.responses[answers_of(each, arguments.of)[0]].text for each in examples]
 
     @cached_property
     def gap(self) -> Any:

@@ -92,16 +92,18 @@ class EndOfRun:
     def within_length(self, given: Sequence[Any]) -> tuple[list[Any], list[list[int]], int]:
         """(what is asked of `given`, the token ids, how many were passed over for their length)."""
         most, longer = self.trainer.config.data.max_prompt_length, 0
-        kept: dict[int, list[int]] = {}
-        for place, one in enumerate(given):
+        asked: list[Any] = []
+        kept: list[list[int]] = []
+        for one in given:
             if len(kept) == self.settings.prompts:
                 break
             ids = self.encode(one)
             if len(ids) <= most:
-                kept[place] = ids
+                asked.append(one)
+                kept.append(ids)
             else:
                 longer += 1
-        return [given[place] for place in kept], list(kept.values()), longer
+        return asked, kept, longer
 
     def longer_ones(self) -> str:
         return f" ({self.longer} over data.max_prompt_length passed over)" if self.longer else ""

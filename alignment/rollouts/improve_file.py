@@ -144,10 +144,10 @@ def _rows(examples: Examples, of: str, answer_first: bool) -> tuple[list[tuple[i
     rows: list[tuple[int, int | None]] = []
     without, mark = 0, hashlib.blake2b(digest_size=8)
     for number, example in enumerate(examples):
-        said = [at for at, response in enumerate(example.responses) if response.text.strip()]
         chosen: Sequence[int | None] = answers_of(example, of)
-        if not chosen:
-            chosen, without = ([None], without) if answer_first and not said else ([], without + 1)
+        if not chosen and answer_first and not answers_of(example, "all"):
+            chosen = [None]
+        without += not chosen
         rows += [(number, at) for at in chosen]
         mark.update(f"{content_id(example)} {chosen}".encode())
     return rows, without, mark.hexdigest()
